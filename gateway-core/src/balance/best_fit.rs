@@ -1,0 +1,80 @@
+use super::{Balancer, Candidates};
+use crate::router::Requirements;
+use crate::runner::{MachineKind, Reservation, Runner};
+
+/// The runner that offers the least beyond what the request needs, so that scarce machines stay free for
+/// the requests that need them. Among equals the least loaded.
+///
+/// Use it in a mixed fleet. What a machine offers beyond the need is compared in this order: accelerators
+/// that are not asked for, models besides the one asked for, context length, memory, cores. A runner that
+/// does not say what it has counts as ordinary. A runner that is full is passed over, so a scarce machine
+/// does serve when nothing else can. Looks at every candidate.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct BestFit;
+
+/// What a runner offers beyond the need; smaller fits better.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+struct Surplus {
+    gpus: f64,
+    models: usize,
+    context: u32,
+    memory_gb: f64,
+    cpus: f64,
+    load: f64,
+}
+
+impl Surplus {
+    fn of(runner: &Runner, requirements: &Requirements) -> Self {
+        let total = runner.status().resources.total;
+        let need = requirements.resources.unwrap_or_default();
+        let is_gpu = runner.spec().machine.kind() == Some(MachineKind::Gpu);
+        let wants_gpu = requirements.machine == Some(MachineKind::Gpu);
+        let gpus = match total {
+            Some(total) => (total.gpus - need.gpus).max(0.0),
+            None if is_gpu && !wants_gpu => 1.0,
+            None => 0.0,
+        };
+        let context = requirements.model.as_ref().and_then(|name| runner.model(name.as_str()));
+        let load = runner.load();
+        let slots = load.slots.map_or(1, |slots| slots.get());
+        Self {
+            gpus,
+            models: runner.status().models.len(),
+            context: context.and_then(|model| model.context_length).unwrap_or(0),
+            memory_gb: total.map_or(0.0, |total| (total.memory_gb - need.memory_gb).max(0.0)),
+            cpus: total.map_or(0.0, |total| (total.cpus - need.cpus).max(0.0)),
+            load: f64::from(load.estimate()) / f64::from(slots),
+        }
+    }
+}
+
+impl Balancer for BestFit {
+    fn name(&self) -> &'static str {
+        "best-fit"
+    }
+
+    fn pick(&self, requirements: &Requirements, candidates: &Candidates<'_>) -> Option<Reservation> {
+        for _ in 0..=candidates.len() {
+            let mut best: Option<(usize, Surplus)> = None;
+            let mut ties = 1;
+            for (at, runner) in candidates.iter() {
+                if runner.load().is_full() {
+                    continue;
+                }
+                let surplus = Surplus::of(runner, requirements);
+                let tie = best.is_some_and(|(_, other)| surplus == other);
+                ties = if tie { ties + 1 } else { ties };
+                if best.is_none_or(|(_, other)| surplus < other) {
+                    (best, ties) = (Some((at, surplus)), 1);
+                } else if tie && fastrand::u32(..ties) == 0 {
+                    best = Some((at, surplus));
+                }
+            }
+            let (at, _) = best?;
+            if let Some(reservation) = candidates.try_reserve(at) {
+                return Some(reservation);
+            }
+        }
+        None
+    }
+}

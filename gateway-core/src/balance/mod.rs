@@ -1,0 +1,47 @@
+//! Who of the runners that could serve a request does. One file per strategy: a new one goes beside them.
+
+mod best_fit;
+mod candidates;
+mod least_loaded;
+mod round_robin;
+
+pub use best_fit::BestFit;
+pub use candidates::{Candidates, Tried};
+pub use least_loaded::LeastLoaded;
+pub use round_robin::RoundRobin;
+
+use crate::dispatch::Attempt;
+use crate::router::Requirements;
+use crate::runner::Reservation;
+
+/// Chooses a runner for a request and reserves it, in one step.
+///
+/// The smallest one takes the first that is free:
+///
+/// ```
+/// use gateway_core::{Balancer, Candidates, Requirements, Reservation};
+/// struct FirstFree;
+/// impl Balancer for FirstFree {
+///     fn name(&self) -> &'static str {
+///         "first-free"
+///     }
+///     fn pick(&self, _: &Requirements, candidates: &Candidates<'_>) -> Option<Reservation> {
+///         (0..candidates.len()).find_map(|at| candidates.try_reserve(at))
+///     }
+/// }
+/// ```
+pub trait Balancer: Send + Sync + 'static {
+    /// The strategy's name in configuration, logs and the `x-router-reason` header.
+    fn name(&self) -> &'static str;
+
+    /// Reserves one of the candidates, or returns `None` if none of them has a slot free.
+    ///
+    /// Called on every try, from many threads at once: it should neither lock nor allocate. A
+    /// candidate seen free may be taken by the time it is reserved; then choose again.
+    fn pick(&self, requirements: &Requirements, candidates: &Candidates<'_>) -> Option<Reservation>;
+
+    /// Learns how a try ended. Called once for every reservation that was used.
+    fn observe(&self, attempt: &Attempt<'_>) {
+        let _ = attempt;
+    }
+}

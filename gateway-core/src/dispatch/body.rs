@@ -1,0 +1,187 @@
+//! The answer's body on its way to the client.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::{Instant, Sleep};
+
+use super::attempt::Try;
+use super::drain::InFlight;
+use super::error::BodyError;
+use super::outcome::{Cancel, Fault, Outcome};
+use crate::body::LinkBody;
+use crate::permit::Permit;
+
+/// The body of an answer. It owns the reservation and the permit: both are given back when it ends, fails
+/// or is dropped, whichever comes first; dropping it before its end cancels the work on the runner.
+#[must_use = "dropping the body cancels the request"]
+pub struct DispatchBody {
+    /// Read before the head was passed on, to know that the answer has begun.
+    first: Option<Frame<Bytes>>,
+    /// `None` once ended, so that link and slot are free before the client is done reading.
+    inner: Option<LinkBody>,
+    attempt: Try,
+    /// What a whole answer with this status amounts to.
+    outcome: Outcome,
+    limits: Limits,
+    held: Option<(Permit, InFlight)>,
+}
+
+struct Limits {
+    idle: Option<Duration>,
+    total: Option<Instant>,
+    last_chunk: Instant,
+    /// Made when the body first has to wait: an answer that is here at once needs no timer.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Limits {
+    fn next(&self) -> Option<Instant> {
+        let idle = self.idle.map(|idle| self.last_chunk + idle);
+        idle.into_iter().chain(self.total).min()
+    }
+
+    /// Pending, or ready with the limit that passed.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let Some(mut next) = self.next() else { return Poll::Pending };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(next)));
+        while timer.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            if self.total.is_some_and(|total| total <= now) {
+                return Poll::Ready(Outcome::Cancelled(Cancel::Deadline));
+            }
+            // Chunks do not touch the timer; it looks at their time when it fires.
+            next = self.idle.map_or(next, |idle| self.last_chunk + idle);
+            if self.idle.is_some() && next <= now {
+                return Poll::Ready(Outcome::RunnerFault(Fault::IdleTimeout));
+            }
+            let next = self.total.map_or(next, |total| total.min(next));
+            timer.as_mut().reset(next);
+        }
+        Poll::Pending
+    }
+}
+
+pub(super) struct Answer {
+    pub(super) first: Option<Frame<Bytes>>,
+    pub(super) body: LinkBody,
+    pub(super) attempt: Try,
+    pub(super) outcome: Outcome,
+}
+
+impl DispatchBody {
+    pub(super) fn new(
+        answer: Answer,
+        idle: Option<Duration>,
+        total: Option<Instant>,
+        permit: Permit,
+        in_flight: InFlight,
+    ) -> Self {
+        let Answer { first, body, attempt, outcome } = answer;
+        let last_chunk = attempt.first_byte.unwrap_or(attempt.sent);
+        let limits = Limits { idle, total, last_chunk, timer: None };
+        let mut this =
+            Self { first, inner: Some(body), attempt, outcome, limits, held: Some((permit, in_flight)) };
+        if this.first.is_none() {
+            this.end_if_complete();
+        }
+        this
+    }
+
+    /// Gives everything back at once when the last chunk has been handed out: servers need not ask again.
+    fn end_if_complete(&mut self) {
+        if self.inner.as_ref().is_some_and(Body::is_end_stream) {
+            self.end(self.outcome);
+        }
+    }
+
+    fn end(&mut self, outcome: Outcome) {
+        self.inner = None;
+        self.limits.timer = None;
+        self.attempt.finish(outcome);
+        self.held = None;
+    }
+
+    fn pass(&mut self, frame: Frame<Bytes>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(data) = frame.data_ref() {
+            self.attempt.bytes += data.len() as u64;
+        }
+        self.end_if_complete();
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn fail(
+        &mut self,
+        outcome: Outcome,
+        source: Option<crate::link::LinkError>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let error = BodyError::new(self.attempt.runner().id(), self.attempt.request_id(), outcome, source);
+        self.end(outcome);
+        Poll::Ready(Some(Err(error)))
+    }
+}
+
+impl Body for DispatchBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        if let Some(first) = this.first.take() {
+            return this.pass(first);
+        }
+        let Some(inner) = &mut this.inner else { return Poll::Ready(None) };
+        match Pin::new(inner).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                this.limits.last_chunk = Instant::now();
+                this.pass(frame)
+            }
+            Poll::Ready(Some(Err(error))) => this.fail(Outcome::RunnerFault(Fault::Connection), Some(error)),
+            Poll::Ready(None) => {
+                this.end(this.outcome);
+                Poll::Ready(None)
+            }
+            Poll::Pending => match this.limits.poll(cx) {
+                Poll::Ready(outcome) => this.fail(outcome, None),
+                Poll::Pending => Poll::Pending,
+            },
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_none() && self.inner.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let ahead = self.first.as_ref().and_then(Frame::data_ref).map_or(0, |data| data.len() as u64);
+        let rest = self.inner.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint);
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower() + ahead);
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper + ahead);
+        }
+        hint
+    }
+}
+
+impl Drop for DispatchBody {
+    fn drop(&mut self) {
+        // All chunks were handed out, though nobody asked for the end: that is success.
+        if self.is_end_stream() {
+            self.end(self.outcome);
+        }
+    }
+}
+
+impl fmt::Debug for DispatchBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DispatchBody").field("runner", self.attempt.runner().key()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,183 @@
+use std::fmt;
+use std::time::Duration;
+
+use super::outcome::{Cancel, Fault, Outcome};
+use crate::link::LinkError;
+use crate::names::{ModelId, RequestId, RunnerId};
+use crate::router::Refusal;
+
+/// Why a request got no answer from any runner.
+#[derive(Debug)]
+pub struct DispatchError {
+    kind: DispatchErrorKind,
+    request_id: RequestId,
+    model: Option<ModelId>,
+    runner: Option<RunnerId>,
+    refusals: Vec<(RunnerId, Refusal)>,
+    retry_after: Option<Duration>,
+    source: Option<LinkError>,
+}
+
+/// The kinds of [`DispatchError`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DispatchErrorKind {
+    /// No runner knows the model.
+    UnknownModel,
+    /// Runners know the model or match the request, but none of them can serve it now.
+    NoneEligible,
+    /// Every runner that could serve it is full.
+    Overloaded,
+    /// The gateway is shutting down and takes nothing new.
+    Draining,
+    /// Runners were tried, and each failed; the last one like this.
+    RunnerFailed(Fault),
+    /// No runner that could serve it could be reached.
+    Unreachable,
+    /// The time for the whole request was up.
+    Deadline,
+    /// The request's own body broke off.
+    RequestBody,
+}
+
+impl DispatchError {
+    pub(super) fn new(kind: DispatchErrorKind, request_id: &RequestId, model: Option<&ModelId>) -> Self {
+        Self {
+            kind,
+            request_id: request_id.clone(),
+            model: model.cloned(),
+            runner: None,
+            refusals: Vec::new(),
+            retry_after: None,
+            source: None,
+        }
+    }
+
+    pub(super) fn on(mut self, runner: &RunnerId) -> Self {
+        self.runner = Some(runner.clone());
+        self
+    }
+
+    pub(super) fn because(mut self, source: Option<LinkError>) -> Self {
+        self.source = source;
+        self
+    }
+
+    pub(super) fn refused_by(mut self, refusals: Vec<(RunnerId, Refusal)>) -> Self {
+        self.refusals = refusals;
+        self
+    }
+
+    pub(super) fn retry_after_secs(mut self, seconds: u64) -> Self {
+        self.retry_after = Some(Duration::from_secs(seconds));
+        self
+    }
+
+    /// What kind of failure it is.
+    pub fn kind(&self) -> DispatchErrorKind {
+        self.kind
+    }
+
+    /// The request.
+    pub fn request_id(&self) -> &RequestId {
+        &self.request_id
+    }
+
+    /// The model that was asked for.
+    pub fn model(&self) -> Option<&ModelId> {
+        self.model.as_ref()
+    }
+
+    /// The runner that failed last.
+    pub fn runner(&self) -> Option<&RunnerId> {
+        self.runner.as_ref()
+    }
+
+    /// Why runners could not serve it, at most [`DispatchError::MAX_REFUSALS`] of them. For admins: it
+    /// names machines.
+    pub fn refusals(&self) -> &[(RunnerId, Refusal)] {
+        &self.refusals
+    }
+
+    /// How many refusals are kept.
+    pub const MAX_REFUSALS: usize = 32;
+
+    /// When another attempt makes sense, if it does.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    /// Whether the same request may well succeed later.
+    pub fn is_retryable(&self) -> bool {
+        use DispatchErrorKind as K;
+        match self.kind {
+            K::NoneEligible | K::Overloaded | K::Draining | K::RunnerFailed(_) | K::Unreachable => true,
+            K::UnknownModel | K::Deadline | K::RequestBody => false,
+        }
+    }
+}
+
+impl fmt::Display for DispatchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let model = self.model.as_ref().map_or("", |model| model.as_str());
+        match self.kind {
+            DispatchErrorKind::UnknownModel => write!(f, "no runner has the model `{model}`")?,
+            DispatchErrorKind::NoneEligible => write!(f, "no runner can serve `{model}` now")?,
+            DispatchErrorKind::Overloaded => write!(f, "every runner that serves `{model}` is full")?,
+            DispatchErrorKind::Draining => f.write_str("the gateway is shutting down")?,
+            DispatchErrorKind::RunnerFailed(fault) => {
+                write!(f, "the runner failed: {}", Outcome::RunnerFault(fault))?;
+            }
+            DispatchErrorKind::Unreachable => write!(f, "no runner that serves `{model}` can be reached")?,
+            DispatchErrorKind::Deadline => f.write_str("the time for the request is up")?,
+            DispatchErrorKind::RequestBody => f.write_str("the request's body broke off")?,
+        }
+        if let Some(runner) = &self.runner {
+            write!(f, " (runner {runner})")?;
+        }
+        write!(f, " [{}]", self.request_id)
+    }
+}
+
+impl std::error::Error for DispatchError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|source| source as _)
+    }
+}
+
+/// Why an answer broke off after it had begun.
+#[derive(Debug, thiserror::Error)]
+#[error("runner {runner} broke off the answer to {request_id}: {outcome}")]
+pub struct BodyError {
+    runner: RunnerId,
+    request_id: RequestId,
+    outcome: Outcome,
+    #[source]
+    source: Option<LinkError>,
+}
+
+impl BodyError {
+    pub(super) fn new(
+        runner: &RunnerId,
+        request_id: &RequestId,
+        outcome: Outcome,
+        source: Option<LinkError>,
+    ) -> Self {
+        Self { runner: runner.clone(), request_id: request_id.clone(), outcome, source }
+    }
+
+    /// The runner that was answering.
+    pub fn runner(&self) -> &RunnerId {
+        &self.runner
+    }
+
+    /// Whether the time for the whole request was up, rather than the runner at fault.
+    pub fn is_deadline(&self) -> bool {
+        self.outcome == Outcome::Cancelled(Cancel::Deadline)
+    }
+
+    /// Whether the answer stood still for longer than the idle time.
+    pub fn is_idle_timeout(&self) -> bool {
+        self.outcome == Outcome::RunnerFault(Fault::IdleTimeout)
+    }
+}

@@ -1,0 +1,149 @@
+//! The one way of a request to a runner and of its answer back.
+
+mod attempt;
+mod body;
+mod builder;
+mod drain;
+mod error;
+mod limits;
+mod outcome;
+mod run;
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::time::Instant;
+use tower_service::Service;
+
+pub use body::DispatchBody;
+pub use builder::DispatcherBuilder;
+pub use error::{BodyError, DispatchError, DispatchErrorKind};
+pub use limits::{Deadlines, RetryPolicy};
+pub use outcome::{Attempt, Cancel, Fault, Observer, Outcome};
+
+use crate::balance::Balancer;
+use crate::link::LinkRequest;
+use crate::names::RequestId;
+use crate::permit::Permit;
+use crate::registry::Registry;
+use crate::router::{Requirements, Router};
+use crate::runner::Runner;
+use drain::Drain;
+
+/// A request for the dispatcher.
+#[derive(Debug)]
+pub struct Dispatch {
+    /// Its name in logs and errors.
+    pub id: RequestId,
+    /// Method, path and query, headers and body as they should reach the runner. Hop-by-hop headers and
+    /// credentials must be gone.
+    pub request: LinkRequest,
+    /// What it needs.
+    pub requirements: Requirements,
+    /// What it holds of its tenant's limits. Given back with the answer's end.
+    pub permit: Permit,
+}
+
+/// An answer, and how it came about.
+#[derive(Debug)]
+#[must_use = "dropping the answer cancels the request"]
+pub struct Dispatched {
+    /// The runner's answer. Its body owns reservation and permit.
+    pub response: http::Response<DispatchBody>,
+    /// Who gives it.
+    pub runner: Arc<Runner>,
+    /// On how many runners it was tried, this one included.
+    pub tries: u32,
+    /// The balancer's name.
+    pub strategy: &'static str,
+    /// When this try was sent to the runner.
+    pub sent: Instant,
+    /// When the first byte of the answer's body was here.
+    pub first_byte: Instant,
+}
+
+/// Brings a request to a runner and the answer back: route, pick and reserve, send, retry elsewhere until
+/// the first byte, and an answer whose body owns the reservation. A [`tower_service::Service`].
+///
+/// **Cancel safety.** Dropping the future cancels the work on the runner and gives the slot back; so does
+/// dropping the answer's body.
+///
+/// Cheap to clone; clones share everything.
+#[derive(Clone)]
+pub struct Dispatcher {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    registry: Arc<dyn Registry>,
+    router: Arc<dyn Router>,
+    balancer: Arc<dyn Balancer>,
+    observers: Vec<Arc<dyn Observer>>,
+    deadlines: Deadlines,
+    retry: RetryPolicy,
+    drain: Arc<Drain>,
+}
+
+impl Dispatcher {
+    /// A dispatcher over these runners; see [`DispatcherBuilder`] for what else can be set.
+    pub fn builder(registry: Arc<dyn Registry>) -> DispatcherBuilder {
+        DispatcherBuilder::new(registry)
+    }
+
+    /// The runners that it dispatches to.
+    pub fn registry(&self) -> &Arc<dyn Registry> {
+        &self.shared.registry
+    }
+
+    /// Requests under way: waiting for an answer, or with an answer whose body has not ended.
+    pub fn in_flight(&self) -> usize {
+        self.shared.drain.in_flight()
+    }
+
+    /// Takes nothing new from now on. What is under way goes on.
+    pub fn close(&self) {
+        self.shared.drain.close();
+    }
+
+    /// Whether it takes nothing new.
+    pub fn is_closed(&self) -> bool {
+        self.shared.drain.is_closed()
+    }
+
+    /// Waits until nothing is under way. Cancel safe.
+    pub async fn idle(&self) {
+        self.shared.drain.idle().await;
+    }
+
+    /// Brings one request to a runner. What [`Service::call`] does, without the box around the future.
+    pub async fn dispatch(&self, call: Dispatch) -> Result<Dispatched, DispatchError> {
+        run::run(&self.shared, call).await
+    }
+}
+
+impl Service<Dispatch> for Dispatcher {
+    type Response = Dispatched;
+    type Error = DispatchError;
+    type Future = Pin<Box<dyn Future<Output = Result<Dispatched, DispatchError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), DispatchError>> {
+        // Whether there is room depends on what the request needs, so it is found out in `call`.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, call: Dispatch) -> Self::Future {
+        let shared = self.shared.clone();
+        Box::pin(async move { run::run(&shared, call).await })
+    }
+}
+
+impl fmt::Debug for Dispatcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dispatcher")
+            .field("balancer", &self.shared.balancer.name())
+            .field("in_flight", &self.in_flight())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,263 @@
+//! The loop: route, pick, send; again elsewhere if nothing has begun.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame};
+use tokio::time::{Instant, timeout_at};
+
+use super::attempt::Try;
+use super::body::{Answer, DispatchBody};
+use super::error::{DispatchError, DispatchErrorKind};
+use super::limits::RetryPolicy;
+use super::outcome::{Cancel, Fault, Outcome};
+use super::{Dispatch, Dispatched, Shared};
+use crate::balance::{Candidates, Tried};
+use crate::body::{LinkBody, RequestBody};
+use crate::link::{LinkError, LinkRequest};
+use crate::names::{ModelId, RequestId};
+use crate::permit::Permit;
+use crate::router::Requirements;
+use crate::runner::{Reservation, Runner};
+
+/// What a try came to, if it is not an answer to pass on as it is.
+enum Failure {
+    /// The runner answered, but another may do better. Kept so that its own words reach the client if none
+    /// does.
+    Answer(http::response::Parts, Box<Answer>),
+    NotSent(LinkError),
+    Fault(Fault, Option<LinkError>),
+    Total,
+    RequestBody(LinkError),
+}
+
+/// The last failure, and where.
+struct Failed {
+    failure: Failure,
+    runner: Arc<Runner>,
+}
+
+pub(super) async fn run(shared: &Arc<Shared>, call: Dispatch) -> Result<Dispatched, DispatchError> {
+    let Dispatch { id, request, requirements, permit } = call;
+    let model = requirements.model.as_ref();
+    let fail = |kind| DispatchError::new(kind, &id, model);
+    let Some(in_flight) = shared.drain.enter() else {
+        return Err(fail(DispatchErrorKind::Draining).retry_after_secs(5));
+    };
+    let total = shared.deadlines.total.map(|total| Instant::now() + total);
+
+    let (head, body) = request.into_parts();
+    let mut body = Some(body);
+    let mut tried: Vec<Tried> = Vec::new();
+    let mut failures = 0;
+    let mut last: Option<Failed> = None;
+
+    loop {
+        let reservation = match pick(shared, &requirements, &tried) {
+            Some(reservation) if tried.len() < RetryPolicy::MAX_TRIES => reservation,
+            _ => break,
+        };
+        let runner = reservation.runner().clone();
+        let request_body = match body.as_ref().and_then(RequestBody::replay) {
+            Some(copy) => copy,
+            None => match body.take() {
+                Some(only) => only,
+                // A stream that was sent once already.
+                None => break,
+            },
+        };
+        let renamed = match model.and_then(|model| runner.rename(model)) {
+            Some(name) => request_body.rename_model(name),
+            None => request_body,
+        };
+        let request = http::Request::from_parts(head.clone(), renamed);
+        let attempt = Try::new(shared, reservation, &id, model);
+        let failure = match send(shared, request, attempt, total).await {
+            Ok((head, answer)) => {
+                return Ok(dispatched(shared, head, answer, tried.len(), total, permit, in_flight));
+            }
+            Err(failure) => failure,
+        };
+        tracing::debug!(request_id = %id, runner = %runner.key(), failure = describe(&failure), "try failed");
+        let sent = !matches!(failure, Failure::NotSent(_));
+        tried.push(Tried { runner: runner.key().clone(), sent });
+        let counts = match &failure {
+            Failure::NotSent(_) => false,
+            Failure::Answer(_, answer) => answer.outcome != Outcome::Overloaded,
+            Failure::Fault(..) => true,
+            Failure::Total | Failure::RequestBody(_) => {
+                last = Some(Failed { failure, runner });
+                break;
+            }
+        };
+        failures += u32::from(counts);
+        last = Some(Failed { failure, runner });
+        if failures >= shared.retry.max_failures.max(1) {
+            break;
+        }
+    }
+
+    let Some(Failed { failure, runner }) = last else {
+        return Err(nobody(shared, &requirements, &id, &tried));
+    };
+    let fail = |kind| fail(kind).on(runner.id());
+    Err(match failure {
+        Failure::Answer(head, mut answer) => match read_first(&mut answer, total).await {
+            Ok(()) => {
+                let before = tried.len() - 1;
+                return Ok(dispatched(shared, head, *answer, before, total, permit, in_flight));
+            }
+            Err(_) => fail(DispatchErrorKind::RunnerFailed(Fault::Connection)).retry_after_secs(1),
+        },
+        Failure::NotSent(error) => {
+            fail(DispatchErrorKind::Unreachable).because(Some(error)).retry_after_secs(1)
+        }
+        Failure::Fault(fault, error) => fail(DispatchErrorKind::RunnerFailed(fault)).because(error),
+        Failure::Total => fail(DispatchErrorKind::Deadline),
+        Failure::RequestBody(error) => fail(DispatchErrorKind::RequestBody).because(Some(error)),
+    })
+}
+
+fn pick(shared: &Shared, requirements: &Requirements, tried: &[Tried]) -> Option<Reservation> {
+    let fleet = shared.registry.fleet();
+    let pool = shared.router.pool(requirements, &fleet);
+    let candidates = Candidates::new(pool, &*shared.router, requirements, tried);
+    shared.balancer.pick(requirements, &candidates)
+}
+
+fn dispatched(
+    shared: &Shared,
+    head: http::response::Parts,
+    answer: Answer,
+    tries_before: usize,
+    total: Option<Instant>,
+    permit: Permit,
+    in_flight: super::drain::InFlight,
+) -> Dispatched {
+    let runner = answer.attempt.runner().clone();
+    let sent = answer.attempt.sent;
+    let first_byte = answer.attempt.first_byte.unwrap_or_else(Instant::now);
+    let body = DispatchBody::new(answer, shared.deadlines.idle, total, permit, in_flight);
+    Dispatched {
+        response: http::Response::from_parts(head, body),
+        runner,
+        tries: u32::try_from(tries_before + 1).unwrap_or(u32::MAX),
+        strategy: shared.balancer.name(),
+        sent,
+        first_byte,
+    }
+}
+
+/// One try, up to the first byte of the answer's body.
+async fn send(
+    shared: &Shared,
+    request: LinkRequest,
+    mut attempt: Try,
+    total: Option<Instant>,
+) -> Result<(http::response::Parts, Answer), Failure> {
+    let first_byte = shared.deadlines.first_byte.map(|limit| attempt.sent + limit);
+    let limit = first_byte.into_iter().chain(total).min();
+    let runner = attempt.runner().clone();
+    let exchange = async {
+        let (head, mut body) = runner.link().send(request).await?.into_parts();
+        let outcome = Outcome::of_status(head.status);
+        let keep = matches!(outcome, Outcome::Success | Outcome::ClientFault);
+        // The head alone proves little: engines send it before they have begun. Until a byte of the body
+        // is here, another runner can still do it.
+        let first = if keep && !body.is_end_stream() { next_frame(&mut body).await? } else { None };
+        Ok::<_, LinkError>((head, body, outcome, first))
+    };
+    let done = match limit {
+        Some(limit) => timeout_at(limit, exchange).await,
+        None => Ok(exchange.await),
+    };
+    match done {
+        Ok(Ok((head, body, outcome, first))) => {
+            if matches!(outcome, Outcome::RunnerFault(_) | Outcome::Overloaded) {
+                if matches!(head.status.as_u16(), 401 | 403 | 407) {
+                    attempt.finish(outcome);
+                    return Err(Failure::Fault(Fault::Status, None));
+                }
+                // The runner is done with it. Its slot must not wait for what the next one makes of it.
+                attempt.finish(outcome);
+                let answer = Answer { first: None, body, attempt, outcome };
+                return Err(Failure::Answer(head, Box::new(answer)));
+            }
+            attempt.first_byte = Some(Instant::now());
+            Ok((head, Answer { first, body, attempt, outcome }))
+        }
+        Ok(Err(error)) => {
+            let (outcome, failure) = if error.is_not_sent() {
+                (Outcome::NeverSent, Failure::NotSent(error))
+            } else if error.is_request_body() {
+                (Outcome::ClientFault, Failure::RequestBody(error))
+            } else {
+                let fault = Fault::Connection;
+                (Outcome::RunnerFault(fault), Failure::Fault(fault, Some(error)))
+            };
+            attempt.finish(outcome);
+            Err(failure)
+        }
+        Err(_) if total.is_some_and(|total| total <= Instant::now()) => {
+            attempt.finish(Outcome::Cancelled(Cancel::Deadline));
+            Err(Failure::Total)
+        }
+        Err(_) => {
+            attempt.finish(Outcome::RunnerFault(Fault::FirstByteTimeout));
+            Err(Failure::Fault(Fault::FirstByteTimeout, None))
+        }
+    }
+}
+
+async fn next_frame(body: &mut LinkBody) -> Result<Option<Frame<Bytes>>, LinkError> {
+    std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await.transpose()
+}
+
+/// An error answer that was held back is about to be passed on after all.
+async fn read_first(answer: &mut Answer, total: Option<Instant>) -> Result<(), ()> {
+    // What is to be said of an error is said at once, or not worth waiting for.
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let mut limit = Instant::now() + PATIENCE;
+    limit = total.map_or(limit, |total| total.min(limit));
+    if !answer.body.is_end_stream() {
+        let first = timeout_at(limit, next_frame(&mut answer.body)).await;
+        answer.first = first.map_err(|_| ())?.map_err(|_| ())?;
+    }
+    answer.attempt.first_byte = Some(Instant::now());
+    Ok(())
+}
+
+/// Nobody could be picked and nobody was tried: says why.
+fn nobody(shared: &Shared, requirements: &Requirements, id: &RequestId, tried: &[Tried]) -> DispatchError {
+    let model: Option<&ModelId> = requirements.model.as_ref();
+    let fleet = shared.registry.fleet();
+    let pool = shared.router.pool(requirements, &fleet);
+    let candidates = Candidates::new(pool, &*shared.router, requirements, tried);
+    let fail = |kind| DispatchError::new(kind, id, model);
+    if candidates.iter().next().is_some() {
+        return fail(DispatchErrorKind::Overloaded).retry_after_secs(1);
+    }
+    let entry = model.and_then(|model| fleet.model(model.as_str()));
+    if pool.runners.is_empty() && model.is_some() && entry.is_none() {
+        return fail(DispatchErrorKind::UnknownModel);
+    }
+    let runners = entry.map_or(fleet.runners(), |entry| entry.known());
+    let refusals = runners
+        .iter()
+        .filter_map(|runner| Some((runner.id().clone(), candidates.refusal(runner)?)))
+        .take(DispatchError::MAX_REFUSALS)
+        .collect();
+    fail(DispatchErrorKind::NoneEligible).refused_by(refusals).retry_after_secs(5)
+}
+
+fn describe(failure: &Failure) -> &'static str {
+    match failure {
+        Failure::Answer(_, answer) => answer.outcome.as_str(),
+        Failure::NotSent(_) => Outcome::NeverSent.as_str(),
+        Failure::Fault(fault, _) => Outcome::RunnerFault(*fault).as_str(),
+        Failure::Total => Outcome::Cancelled(Cancel::Deadline).as_str(),
+        Failure::RequestBody(_) => Outcome::ClientFault.as_str(),
+    }
+}

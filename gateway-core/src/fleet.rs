@@ -1,0 +1,161 @@
+//! An immutable snapshot of the runners there are.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::names::{ModelId, RunnerId, RunnerKey};
+use crate::runner::{Model, ModelState, Runner};
+
+/// The runners there are at one moment, indexed by model. Never changes; the [`Registry`](crate::Registry)
+/// makes a new one for every change, so that readers need no lock.
+#[derive(Debug, Clone, Default)]
+pub struct Fleet {
+    version: u64,
+    /// Sorted by id.
+    runners: Vec<Arc<Runner>>,
+    models: HashMap<ModelId, Arc<ModelEntry>>,
+}
+
+/// Who has one model.
+#[derive(Debug, Default, Clone)]
+pub struct ModelEntry {
+    loaded: Vec<Arc<Runner>>,
+    on_demand: Vec<Arc<Runner>>,
+    known: Vec<Arc<Runner>>,
+}
+
+impl ModelEntry {
+    /// Operational runners that have it in memory.
+    pub fn loaded(&self) -> &[Arc<Runner>] {
+        &self.loaded
+    }
+
+    /// Operational runners that have it not in memory but load it when a request asks for it.
+    pub fn on_demand(&self) -> &[Arc<Runner>] {
+        &self.on_demand
+    }
+
+    /// Every runner that knows it, in whatever state it and the runner are.
+    pub fn known(&self) -> &[Arc<Runner>] {
+        &self.known
+    }
+
+    fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
+    fn without(&self, key: &RunnerKey) -> Self {
+        let keep = |list: &[Arc<Runner>]| list.iter().filter(|runner| runner.key() != key).cloned().collect();
+        Self { loaded: keep(&self.loaded), on_demand: keep(&self.on_demand), known: keep(&self.known) }
+    }
+
+    fn add(&mut self, runner: &Arc<Runner>, state: &ModelState) {
+        // Two canonical names may stand for one local one.
+        if self.known.last().is_some_and(|last| last.key() == runner.key()) {
+            return;
+        }
+        self.known.push(runner.clone());
+        if runner.status().health.is_operational() {
+            match state {
+                ModelState::Loaded => self.loaded.push(runner.clone()),
+                ModelState::OnDemand => self.on_demand.push(runner.clone()),
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Fleet {
+    /// Grows with every change.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Every runner, sorted by id.
+    pub fn runners(&self) -> &[Arc<Runner>] {
+        &self.runners
+    }
+
+    /// The runner with that id.
+    pub fn runner(&self, id: &str) -> Option<&Arc<Runner>> {
+        let at = self.runners.binary_search_by(|runner| runner.id().as_str().cmp(id)).ok()?;
+        self.runners.get(at)
+    }
+
+    /// Who has the model that is known under `name`, which may be canonical or a runner's local name.
+    pub fn model(&self, name: &str) -> Option<&Arc<ModelEntry>> {
+        self.models.get(name)
+    }
+
+    /// The shared copy of a model's name, which costs nothing to clone, if any runner knows the model.
+    pub fn known_model(&self, name: &str) -> Option<&ModelId> {
+        self.models.get_key_value(name).map(|(id, _)| id)
+    }
+
+    /// The canonical names of all models, each with one runner's description of it, sorted by name.
+    /// Models that can serve now come with a description from a runner that serves them.
+    pub fn models(&self) -> Vec<&Model> {
+        let mut models: Vec<&Model> = Vec::with_capacity(self.models.len());
+        for (name, entry) in &self.models {
+            let serving = entry.loaded.iter().chain(&entry.on_demand).chain(&entry.known);
+            let described =
+                serving.flat_map(|runner| &runner.status().models).find(|model| model.id == *name);
+            models.extend(described);
+        }
+        models.sort_by(|a, b| a.id.cmp(&b.id));
+        models
+    }
+
+    /// Whether at least one runner could take a request for some model now.
+    pub fn can_serve(&self) -> bool {
+        self.models
+            .values()
+            .any(|entry| entry.loaded.iter().chain(&entry.on_demand).any(|runner| runner.is_available()))
+    }
+
+    /// The snapshot after `old` was replaced by `new`. Either may be absent. Costs one pass over the
+    /// runners and one over each model that either of them has.
+    pub(crate) fn replace(&self, old: Option<&Arc<Runner>>, new: Option<Arc<Runner>>) -> Self {
+        let mut next = self.clone();
+        next.version += 1;
+        if let Some(old) = old {
+            next.runners.retain(|runner| runner.key() != old.key());
+            for name in names(old) {
+                let Some(entry) = next.models.get(name) else { continue };
+                let entry = entry.without(old.key());
+                if entry.is_empty() {
+                    next.models.remove(name);
+                } else {
+                    next.models.insert(name.clone(), Arc::new(entry));
+                }
+            }
+        }
+        if let Some(new) = new {
+            let at = next.runners.partition_point(|runner| runner.id() < new.id());
+            for model in &new.status().models {
+                let mut enter = |name: &ModelId| {
+                    let entry = Arc::make_mut(next.models.entry(name.clone()).or_default());
+                    entry.add(&new, &model.state);
+                };
+                enter(&model.id);
+                if model.local_name() != &model.id {
+                    enter(model.local_name());
+                }
+            }
+            next.runners.insert(at, new);
+        }
+        next
+    }
+
+    pub(crate) fn current(&self, key: &RunnerKey) -> Option<&Arc<Runner>> {
+        self.runner(key.id.as_str()).filter(|runner| runner.key() == key)
+    }
+
+    pub(crate) fn by_id(&self, id: &RunnerId) -> Option<&Arc<Runner>> {
+        self.runner(id.as_str())
+    }
+}
+
+fn names(runner: &Runner) -> impl Iterator<Item = &ModelId> {
+    runner.status().models.iter().flat_map(|model| [&model.id, model.local_name()])
+}

@@ -1,0 +1,115 @@
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use tokio::sync::broadcast;
+
+use super::{FleetEvent, FleetEvents, LeaveReason, Registry, RunnerChange};
+use crate::fleet::Fleet;
+use crate::link::RunnerLink;
+use crate::names::{Generation, RunnerKey};
+use crate::runner::{Runner, RunnerSpec, RunnerStatus};
+
+/// The runners there are, in memory: snapshots without a lock for readers, a mutex for writers.
+///
+/// ```
+/// use gateway_core::{InMemoryRegistry, Registry};
+/// let registry = InMemoryRegistry::new();
+/// assert!(registry.fleet().runners().is_empty());
+/// ```
+#[derive(Debug)]
+pub struct InMemoryRegistry {
+    fleet: ArcSwap<Fleet>,
+    /// The generation given out last. The lock is held while a writer makes the next snapshot.
+    writer: Mutex<Generation>,
+    events: broadcast::Sender<FleetEvent>,
+}
+
+impl InMemoryRegistry {
+    /// An empty registry.
+    pub fn new() -> Self {
+        Self {
+            fleet: ArcSwap::default(),
+            writer: Mutex::new(Generation(0)),
+            events: broadcast::Sender::new(FleetEvents::CAPACITY),
+        }
+    }
+
+    fn publish(&self, event: FleetEvent) {
+        // Fails when nobody listens, which is nobody's loss.
+        let _ = self.events.send(event);
+    }
+}
+
+impl Default for InMemoryRegistry {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Registry for InMemoryRegistry {
+    fn fleet(&self) -> Arc<Fleet> {
+        self.fleet.load_full()
+    }
+
+    fn events(&self) -> FleetEvents {
+        FleetEvents::new(self.events.subscribe())
+    }
+
+    fn join(&self, spec: RunnerSpec, status: RunnerStatus, link: Arc<dyn RunnerLink>) -> RunnerKey {
+        let mut last = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        last.0 += 1;
+        let key = RunnerKey { id: spec.id.clone(), generation: *last };
+        let runner = Arc::new(Runner::new(key.clone(), spec, status, link));
+        let fleet = self.fleet.load_full();
+        let old = fleet.by_id(&key.id);
+        self.fleet.store(Arc::new(fleet.replace(old, Some(runner))));
+        if let Some(old) = old {
+            old.live().leave();
+            self.publish(FleetEvent::Left(old.key().clone(), LeaveReason::Replaced));
+        }
+        self.publish(FleetEvent::Joined(key.clone()));
+        key
+    }
+
+    fn update(&self, key: &RunnerKey, change: RunnerChange) -> bool {
+        let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let fleet = self.fleet.load_full();
+        let Some(runner) = fleet.current(key) else { return false };
+        match change {
+            RunnerChange::Drain(draining) => {
+                if runner.is_draining() == draining {
+                    return true;
+                }
+                runner.live().set_draining(draining);
+            }
+            RunnerChange::Status(status) => {
+                runner.live().report(status.load);
+                // A heartbeat that tells only of load makes no new snapshot: most do.
+                if same_but_for_load(runner.status(), &status) {
+                    return true;
+                }
+                let next = Arc::new(runner.with_status(status));
+                self.fleet.store(Arc::new(fleet.replace(Some(runner), Some(next))));
+            }
+        }
+        self.publish(FleetEvent::Changed(key.clone()));
+        true
+    }
+
+    fn leave(&self, key: &RunnerKey, reason: LeaveReason) -> bool {
+        let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let fleet = self.fleet.load_full();
+        let Some(runner) = fleet.current(key) else { return false };
+        self.fleet.store(Arc::new(fleet.replace(Some(runner), None)));
+        runner.live().leave();
+        self.publish(FleetEvent::Left(key.clone(), reason));
+        true
+    }
+}
+
+fn same_but_for_load(a: &RunnerStatus, b: &RunnerStatus) -> bool {
+    a.health == b.health
+        && a.models == b.models
+        && a.capabilities == b.capabilities
+        && a.resources == b.resources
+}

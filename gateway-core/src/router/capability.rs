@@ -1,0 +1,86 @@
+use super::{Pool, Refusal, Requirements, Router};
+use crate::fleet::Fleet;
+use crate::runner::{Model, ModelState, Runner};
+
+/// Matches typed requirements against what runners say they have: model, machine, resources, labels,
+/// capability, modality, context length.
+///
+/// Runners that have the model loaded are preferred: others that would load it on demand are looked at
+/// only when none has it loaded.
+///
+/// ```
+/// use gateway_core::{CapabilityRouter, InMemoryRegistry, Registry, Requirements, Router};
+/// let fleet = InMemoryRegistry::new().fleet();
+/// assert!(CapabilityRouter.pool(&Requirements::default(), &fleet).runners.is_empty());
+/// ```
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CapabilityRouter;
+
+impl Router for CapabilityRouter {
+    fn pool<'f>(&self, requirements: &Requirements, fleet: &'f Fleet) -> Pool<'f> {
+        let Some(model) = &requirements.model else {
+            return Pool { runners: fleet.runners(), exact: false };
+        };
+        let Some(entry) = fleet.model(model.as_str()) else {
+            return Pool { runners: &[], exact: true };
+        };
+        let runners = if entry.loaded().is_empty() { entry.on_demand() } else { entry.loaded() };
+        Pool { runners, exact: requirements.is_model_only() }
+    }
+
+    fn verdict(&self, requirements: &Requirements, runner: &Runner) -> Result<(), Refusal> {
+        let status = runner.status();
+        let mut model = None;
+        if let Some(name) = &requirements.model {
+            let found = runner.model(name.as_str()).ok_or(Refusal::UnknownModel)?;
+            if !matches!(found.state, ModelState::Loaded | ModelState::OnDemand) {
+                return Err(Refusal::ModelNotReady(found.state.clone()));
+            }
+            model = Some(found);
+        }
+        if !status.health.is_operational() {
+            return Err(Refusal::Health(status.health));
+        }
+        check_machine(requirements, runner)?;
+        if let Some(model) = model {
+            check_model(requirements, model)?;
+        }
+        Ok(())
+    }
+}
+
+fn check_machine(requirements: &Requirements, runner: &Runner) -> Result<(), Refusal> {
+    if requirements.machine.is_some() && runner.spec().machine.kind() != requirements.machine {
+        return Err(Refusal::Machine);
+    }
+    for (key, value) in &requirements.labels {
+        if runner.spec().labels.get(key) != Some(value) {
+            return Err(Refusal::Label(format!("{key}={value}")));
+        }
+    }
+    if let Some(need) = &requirements.resources {
+        let free = runner.status().resources.available;
+        if !free.is_some_and(|free| free.covers(need)) {
+            return Err(Refusal::Resources);
+        }
+    }
+    if let Some(need) = requirements.capability {
+        let reported = &runner.status().capabilities;
+        if !reported.is_empty() && !reported.iter().any(|report| report.capability == need) {
+            return Err(Refusal::Capability);
+        }
+    }
+    Ok(())
+}
+
+fn check_model(requirements: &Requirements, model: &Model) -> Result<(), Refusal> {
+    if model.modalities.is_some_and(|has| !has.covers(requirements.modalities)) {
+        return Err(Refusal::Modality);
+    }
+    if let (Some(need), Some(has)) = (requirements.context_tokens, model.context_length)
+        && has < need
+    {
+        return Err(Refusal::ContextLength(has));
+    }
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! Who could serve a request, and why the others could not.
+
+mod capability;
+mod requirements;
+
+use std::fmt;
+use std::sync::Arc;
+
+pub use capability::CapabilityRouter;
+pub use requirements::Requirements;
+
+use crate::fleet::Fleet;
+use crate::runner::{Health, ModelState, Runner};
+
+/// Says which runners could serve a request. It does not choose between them: that is the
+/// [`Balancer`](crate::Balancer)'s part. Nor does it look at load.
+///
+/// See the example `custom_router`.
+pub trait Router: Send + Sync + 'static {
+    /// The runners worth looking at, from an index of the fleet if there is one. Called on every try.
+    fn pool<'f>(&self, requirements: &Requirements, fleet: &'f Fleet) -> Pool<'f>;
+
+    /// Whether one runner could serve the request, and if not, why. Must agree with
+    /// [`pool`](Router::pool): a runner that it accepts is in the pool.
+    fn verdict(&self, requirements: &Requirements, runner: &Runner) -> Result<(), Refusal>;
+}
+
+/// The runners that a [`Router`] thinks worth looking at.
+#[derive(Debug, Clone, Copy)]
+pub struct Pool<'f> {
+    /// The runners.
+    pub runners: &'f [Arc<Runner>],
+    /// Whether every one of them is known to be accepted, so that no verdict need be asked for.
+    pub exact: bool,
+}
+
+/// Why a runner cannot serve a request.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// It does not have the model.
+    UnknownModel,
+    /// It has the model, but not ready to serve.
+    ModelNotReady(ModelState),
+    /// It is not operational.
+    Health(Health),
+    /// It takes nothing new.
+    Draining,
+    /// Every slot is taken.
+    Full,
+    /// The request was tried on it already.
+    AlreadyTried,
+    /// It is not, or does not say that it is, the kind of machine that is needed.
+    Machine,
+    /// It does not have, or does not report, the resources that are needed.
+    Resources,
+    /// It lacks this label.
+    Label(String),
+    /// It cannot do what is needed.
+    Capability,
+    /// Its model does not take or give what is needed.
+    Modality,
+    /// Its model's context is shorter than needed; this many tokens.
+    ContextLength(u32),
+    /// A reason of a router of your own.
+    Other(String),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownModel => f.write_str("does not have the model"),
+            Self::ModelNotReady(state) => match state {
+                ModelState::Available => f.write_str("has the model, but not loaded"),
+                ModelState::Loading { .. } => f.write_str("is loading the model"),
+                ModelState::Unloading => f.write_str("is unloading the model"),
+                ModelState::Failed { .. } => f.write_str("failed to load the model"),
+                ModelState::Loaded | ModelState::OnDemand => f.write_str("has the model"),
+            },
+            Self::Health(health) => write!(f, "is {}", health.as_str()),
+            Self::Draining => f.write_str("is draining"),
+            Self::Full => f.write_str("is full"),
+            Self::AlreadyTried => f.write_str("was tried already"),
+            Self::Machine => f.write_str("is not the kind of machine that is needed"),
+            Self::Resources => f.write_str("does not have the resources that are needed"),
+            Self::Label(label) => write!(f, "lacks the label {label}"),
+            Self::Capability => f.write_str("lacks the capability that is needed"),
+            Self::Modality => f.write_str("does not handle the kind of input or output that is needed"),
+            Self::ContextLength(tokens) => write!(f, "has a context of {tokens} tokens, too short"),
+            Self::Other(reason) => f.write_str(reason),
+        }
+    }
+}

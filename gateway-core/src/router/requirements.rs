@@ -1,0 +1,45 @@
+use crate::names::ModelId;
+use crate::runner::{Capability, Labels, MachineKind, Modalities, Resources};
+
+/// What a request needs of a runner. What is left out does not matter to it.
+///
+/// ```
+/// use gateway_core::{MachineKind, ModelId, Requirements};
+/// let mut needs = Requirements::model(ModelId::new("llama")?);
+/// needs.machine = Some(MachineKind::Gpu);
+/// # Ok::<(), gateway_core::InvalidName>(())
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Requirements {
+    /// The model, by the name that the client used.
+    pub model: Option<ModelId>,
+    /// What the runner must be able to do. A runner that reports no capabilities is not refused for it.
+    pub capability: Option<Capability>,
+    /// The kind of machine. A runner that does not say is refused.
+    pub machine: Option<MachineKind>,
+    /// Labels that must all be there.
+    pub labels: Labels,
+    /// What must be free. A runner that does not report it is refused.
+    pub resources: Option<Resources>,
+    /// What the model must take and give. A model that does not say is not refused for it.
+    pub modalities: Modalities,
+    /// Tokens that prompt and answer may take together. A model that does not say is not refused for it.
+    pub context_tokens: Option<u32>,
+}
+
+impl Requirements {
+    /// A request that needs a model and nothing else.
+    pub fn model(model: ModelId) -> Self {
+        Self { model: Some(model), ..Self::default() }
+    }
+
+    /// Whether nothing but the model matters.
+    pub fn is_model_only(&self) -> bool {
+        self.capability.is_none()
+            && self.machine.is_none()
+            && self.labels.is_empty()
+            && self.resources.is_none()
+            && self.modalities.is_empty()
+            && self.context_tokens.is_none()
+    }
+}
