@@ -1,0 +1,36 @@
+//! Links from the inference gateway to runners that have an HTTP address.
+//!
+//! [`HttpLink`] carries requests to one address over a pool of HTTP/1.1 connections of its own.
+//! [`EngineLink`] adds what the engine behind the address can tell and do: its models, its load, loading
+//! and unloading. [`HttpRunners`] is a fixed list of such runners for the gateway:
+//!
+//! ```
+//! use gateway_transport_http::{HttpRunner, HttpRunners};
+//!
+//! // As short as it gets: models and health are asked from the engines.
+//! let runners = HttpRunners::fixed(["http://10.0.0.5:8000", "http://10.0.0.6:8000"]);
+//!
+//! // Or one by one.
+//! let runners = HttpRunners::list([
+//!     HttpRunner::new("http://10.0.0.5:8000")?.id("gpu-1").slots(8).machine("gpu"),
+//!     HttpRunner::new("http://10.0.0.6:11434")?.label("zone", "eu"),
+//! ]);
+//! # Ok::<(), gateway_transport_http::InvalidAddress>(())
+//! ```
+//!
+//! Only `http://` addresses work here: TLS is not built in.
+//!
+//! # Cancel safety
+//!
+//! Every future may be dropped at any moment. A request that is dropped before its head, or whose body is
+//! dropped before its end, closes its connection before the drop returns: no task stands between.
+
+mod address;
+mod engine;
+mod link;
+mod source;
+
+pub use address::InvalidAddress;
+pub use engine::EngineLink;
+pub use link::{HttpLink, HttpLinkBuilder};
+pub use source::{HttpRunner, HttpRunners, InvalidRunner};

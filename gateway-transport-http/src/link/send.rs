@@ -1,0 +1,157 @@
+//! One request on its way: over an idle connection if there is one, over a new one if that has died.
+
+use std::sync::{Arc, Mutex};
+
+use gateway_core::{LinkBody, LinkError, LinkRequest, LinkResponse, RequestBody};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header};
+use http_body::Body;
+use hyper::body::Incoming;
+
+use super::HttpLink;
+use super::answer::{Answer, strip_hop_by_hop};
+use super::connection::{Connection, Failure};
+use super::outgoing::{BodyFault, Kept, Outgoing};
+
+/// What it takes to send a request a second time.
+struct Spare {
+    method: Method,
+    uri: http::Uri,
+    headers: HeaderMap,
+    body: SpareBody,
+}
+
+enum SpareBody {
+    Held(RequestBody),
+    Kept(Arc<Mutex<Kept>>),
+}
+
+impl Spare {
+    /// Whether enough of the body can be kept.
+    fn is_possible(body: &RequestBody) -> bool {
+        body.size_hint().lower() <= Kept::LIMIT as u64 || body.replay().is_some()
+    }
+
+    /// Splits a request into one to send and one to keep.
+    fn split(request: LinkRequest) -> (Request<Outgoing>, Self) {
+        let copy = request.body().replay();
+        let (head, body) = request.into_parts();
+        let (body, kept) = match copy {
+            Some(copy) => (Outgoing::Once(body), SpareBody::Held(copy)),
+            None => {
+                let (body, kept) = Outgoing::keep(body);
+                (body, SpareBody::Kept(kept))
+            }
+        };
+        let (method, uri, headers) = (head.method.clone(), head.uri.clone(), head.headers.clone());
+        (Request::from_parts(head, body), Self { method, uri, headers, body: kept })
+    }
+
+    fn into_request(self) -> Option<Request<Outgoing>> {
+        let body = match self.body {
+            SpareBody::Held(body) => Outgoing::Once(body),
+            SpareBody::Kept(kept) => Outgoing::again(kept)?,
+        };
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method;
+        *request.uri_mut() = self.uri;
+        *request.headers_mut() = self.headers;
+        Some(request)
+    }
+}
+
+impl HttpLink {
+    pub(super) async fn exchange(&self, request: LinkRequest) -> Result<LinkResponse, LinkError> {
+        let request = self.prepare(request)?;
+        // What cannot be sent twice goes over a connection that cannot have died unnoticed.
+        let idle = if Spare::is_possible(request.body()) { self.pool.check_out() } else { None };
+        let Some(mut connection) = idle else {
+            self.pool.check_open()?;
+            return self.send_anew(request.map(Outgoing::Once), false).await;
+        };
+        let (request, spare) = Spare::split(request);
+        let Failure { unsent, error } = match connection.exchange(request).await {
+            Ok(answer) => return self.answer(answer, connection),
+            Err(failure) => failure,
+        };
+        drop(connection);
+        if is_body_fault(&error) {
+            return Err(LinkError::request_body(error));
+        }
+        self.pool.check_open().map_err(|_| LinkError::lost("its link was closed"))?;
+        if unsent.is_none() && error.is_parse() {
+            return Err(lost(error));
+        }
+        // The runner closed the connection while it was idle, as it may at any time: not a failure.
+        let seen = unsent.is_none();
+        match unsent.or_else(|| spare.into_request()) {
+            Some(request) => self.send_anew(request, seen).await,
+            None => Err(lost(error)),
+        }
+    }
+
+    /// Sends over a new connection. `seen`: the runner may have seen the request already.
+    async fn send_anew(&self, request: Request<Outgoing>, seen: bool) -> Result<LinkResponse, LinkError> {
+        let mut connection = match self.pool.open(&self.address).await {
+            Ok(connection) => connection,
+            Err(error) if seen => {
+                return Err(LinkError::lost("it closed the connection and takes no new one").because(error));
+            }
+            Err(error) => return Err(error),
+        };
+        match connection.exchange(request).await {
+            Ok(answer) => self.answer(answer, connection),
+            Err(Failure { error, .. }) if is_body_fault(&error) => Err(LinkError::request_body(error)),
+            Err(Failure { unsent: Some(_), error }) if !seen => {
+                Err(LinkError::not_sent("the connection was lost at once").because(error))
+            }
+            Err(Failure { error, .. }) => Err(lost(error)),
+        }
+    }
+
+    /// Makes the head what has to be on the wire.
+    fn prepare(&self, mut request: LinkRequest) -> Result<LinkRequest, LinkError> {
+        let uri = std::mem::take(request.uri_mut());
+        *request.uri_mut() = self
+            .address
+            .wire_uri(uri)
+            .ok_or(LinkError::not_sent("the request's path is too long behind the address's own"))?;
+        *request.version_mut() = Version::HTTP_11;
+        let empty = request.body().is_end_stream() && takes_body(request.method());
+        let headers = request.headers_mut();
+        headers.insert(header::HOST, self.address.host_header().clone());
+        if empty {
+            // Some servers wait for a body unless they are told that there is none.
+            headers.insert(header::CONTENT_LENGTH, header::HeaderValue::from_static("0"));
+        }
+        for (name, value) in &self.headers {
+            headers.insert(name, value.clone());
+        }
+        Ok(request)
+    }
+
+    fn answer(&self, answer: Response<Incoming>, connection: Connection) -> Result<LinkResponse, LinkError> {
+        let (mut head, body) = answer.into_parts();
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(LinkError::lost("it switched protocols unasked"));
+        }
+        strip_hop_by_hop(&mut head.headers);
+        // What hyper notes of the connection is nobody's business, nor is the version behind the gateway.
+        head.extensions = http::Extensions::new();
+        head.version = Version::HTTP_11;
+        let body = LinkBody::new(Answer::new(body, connection, self.pool.clone()));
+        Ok(Response::from_parts(head, body))
+    }
+}
+
+fn takes_body(method: &Method) -> bool {
+    matches!(*method, Method::POST | Method::PUT | Method::PATCH)
+}
+
+fn is_body_fault(error: &hyper::Error) -> bool {
+    std::error::Error::source(error).is_some_and(|source| source.is::<BodyFault>())
+}
+
+fn lost(error: hyper::Error) -> LinkError {
+    let context = if error.is_parse() { "it did not answer in HTTP" } else { "no answer came" };
+    LinkError::lost(context).because(error)
+}
