@@ -1,0 +1,10 @@
+//! What admins see and do.
+
+mod commands;
+mod events;
+mod runners;
+mod time;
+
+pub(crate) use commands::{CommandDone, command};
+pub(crate) use events::{COMMANDS_KEPT, MAX_WATCHERS, events};
+pub(crate) use runners::runners;

@@ -1,0 +1,119 @@
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use gateway_core::{Fleet, Modalities, Modality, Runner};
+use http::{Response, StatusCode};
+use serde::Serialize;
+
+use super::health::VERSION;
+use crate::gateway::Shared;
+use crate::respond::json;
+use crate::route::Endpoint;
+
+#[derive(Serialize)]
+struct Metadata {
+    schema_version: &'static str,
+    service: Service,
+    endpoints: Vec<EndpointInfo>,
+    capabilities: Capabilities,
+    backends: Backends,
+}
+
+#[derive(Serialize)]
+struct Service {
+    name: &'static str,
+    version: &'static str,
+    description: &'static str,
+}
+
+#[derive(Serialize)]
+struct EndpointInfo {
+    path: &'static str,
+    method: &'static str,
+    operation_id: &'static str,
+    summary: &'static str,
+}
+
+#[derive(Serialize)]
+struct Capabilities {
+    domains: [&'static str; 3],
+    modalities: Vec<&'static str>,
+    streaming: bool,
+    /// `null` while it is not known of some runner.
+    max_concurrency: Option<u64>,
+}
+
+/// Anybody may read this, so it names kinds of links, never machines.
+#[derive(Serialize)]
+struct Backends {
+    default: Option<&'static str>,
+    available: BTreeSet<&'static str>,
+}
+
+/// `GET /v1/metadata`: what this service is and can do at the moment.
+pub(crate) fn metadata(shared: &Shared) -> Response<Bytes> {
+    let fleet = shared.dispatcher.registry().fleet();
+    let available: BTreeSet<_> = usable(&fleet).map(|runner| runner.link().describe().transport).collect();
+    let metadata = Metadata {
+        schema_version: "v1",
+        service: Service {
+            name: "inference-gateway",
+            version: VERSION,
+            description: "Serves OpenAI's API from a fleet of inference runners.",
+        },
+        endpoints: endpoints(),
+        capabilities: Capabilities {
+            domains: ["chat", "completion", "embedding"],
+            modalities: modalities(&fleet),
+            streaming: true,
+            max_concurrency: usable(&fleet).map(|runner| Some(u64::from(runner.spec().slots?.get()))).sum(),
+        },
+        backends: Backends { default: available.first().copied(), available },
+    };
+    json(StatusCode::OK, &metadata)
+}
+
+fn usable(fleet: &Fleet) -> impl Iterator<Item = &Runner> {
+    fleet.runners().iter().filter(|runner| runner.is_available()).map(|runner| &**runner)
+}
+
+fn modalities(fleet: &Fleet) -> Vec<&'static str> {
+    const NAMES: [(Modality, &str); 3] =
+        [(Modality::Image, "image"), (Modality::Audio, "audio"), (Modality::Embedding, "embedding")];
+    let told = |modality| {
+        let need = Modalities::default().with(modality);
+        usable(fleet)
+            .flat_map(|runner| &runner.status().models)
+            .any(|model| model.modalities.is_some_and(|has| has.covers(need)))
+    };
+    // Every engine takes text, so none says so.
+    let others = NAMES.into_iter().filter(|(modality, _)| told(*modality)).map(|(_, name)| name);
+    std::iter::once("text").chain(others).collect()
+}
+
+fn endpoints() -> Vec<EndpointInfo> {
+    let rows = [
+        (Endpoint::Health, "GET", "health.check", "Whether the gateway is alive"),
+        (Endpoint::Ready, "GET", "readiness.check", "Whether some model can be served"),
+        (Endpoint::Metadata, "GET", "metadata.get", "This document"),
+        (Endpoint::Chat, "POST", "chat.completions.create", "Answer a conversation"),
+        (Endpoint::Completion, "POST", "completions.create", "Continue a text"),
+        (Endpoint::Embedding, "POST", "embeddings.create", "Turn text into vectors"),
+        (Endpoint::Models, "GET", "models.list", "All models"),
+        (Endpoint::Model, "GET", "models.retrieve", "One model"),
+        (Endpoint::AdminRunners, "GET", "admin.runners.list", "All runners"),
+        (Endpoint::Load, "POST", "admin.runners.load_model", "Load a model on a runner"),
+        (Endpoint::Unload, "POST", "admin.runners.unload_model", "Unload a model from a runner"),
+        (Endpoint::Drain, "POST", "admin.runners.drain", "Send a runner nothing new, or again"),
+        (Endpoint::Status, "POST", "admin.runners.request_status", "Ask a runner how it is"),
+        (Endpoint::Events, "GET", "admin.runners.events", "Changes of the fleet as an event stream"),
+    ];
+    rows.into_iter()
+        .map(|(endpoint, method, operation_id, summary)| EndpointInfo {
+            path: endpoint.as_str(),
+            method,
+            operation_id,
+            summary,
+        })
+        .collect()
+}

@@ -1,0 +1,151 @@
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::Stream;
+use gateway_core::{BoxError, DispatchBody};
+use http_body::{Body, Frame, SizeHint};
+
+use crate::inference::SseGuard;
+use crate::request_log::Record;
+
+/// The body of every answer of the gateway. Dropping it before its end cancels the request on the runner.
+///
+/// An error means that the answer broke off and the connection should be cut, so that the client notices;
+/// servers do that by themselves. Event streams end with an error event instead.
+#[must_use = "dropping the body cancels the request"]
+pub struct GatewayBody {
+    source: Source,
+    record: Option<Record>,
+}
+
+enum Source {
+    Held(Bytes),
+    Answer(DispatchBody),
+    Sse(SseGuard),
+    Events(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
+}
+
+impl Source {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self {
+            Self::Held(bytes) => {
+                let bytes = std::mem::take(bytes);
+                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+            }
+            Self::Answer(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Self::Sse(guard) => guard.poll(cx).map(|frame| frame.map(Ok)),
+            Self::Events(events) => {
+                events.as_mut().poll_next(cx).map(|event| event.map(|e| Ok(Frame::data(e))))
+            }
+        }
+    }
+
+    fn is_end(&self) -> bool {
+        match self {
+            Self::Held(bytes) => bytes.is_empty(),
+            Self::Answer(body) => body.is_end_stream(),
+            Self::Sse(guard) => guard.is_end(),
+            Self::Events(_) => false,
+        }
+    }
+
+    fn broken(&self) -> Option<&'static str> {
+        match self {
+            Self::Sse(guard) => guard.broken(),
+            _ => None,
+        }
+    }
+}
+
+impl GatewayBody {
+    pub(crate) fn held(bytes: Bytes) -> Self {
+        Self { source: Source::Held(bytes), record: None }
+    }
+
+    pub(crate) fn answer(body: DispatchBody) -> Self {
+        Self { source: Source::Answer(body), record: None }
+    }
+
+    pub(crate) fn sse(body: DispatchBody) -> Self {
+        Self { source: Source::Sse(SseGuard::new(body)), record: None }
+    }
+
+    pub(crate) fn events(events: impl Stream<Item = Bytes> + Send + 'static) -> Self {
+        Self { source: Source::Events(Box::pin(events)), record: None }
+    }
+
+    /// The record is finished when the body is.
+    pub(crate) fn recorded(mut self, record: Record) -> Self {
+        self.record = Some(record);
+        self.finish_if_done();
+        self
+    }
+
+    /// For an answer to `HEAD`.
+    pub(crate) fn without_content(mut self) -> Self {
+        self.source = Source::Held(Bytes::new());
+        self
+    }
+
+    fn finish(&mut self, broken: Option<&'static str>) {
+        if let Some(mut record) = self.record.take() {
+            record.finish(broken);
+        }
+    }
+
+    /// Servers need not ask for the end when they have been told that there is nothing more.
+    fn finish_if_done(&mut self) {
+        if self.source.is_end() {
+            self.finish(self.source.broken());
+        }
+    }
+}
+
+impl Body for GatewayBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let polled = self.source.poll(cx);
+        match &polled {
+            Poll::Ready(Some(Ok(_))) => self.finish_if_done(),
+            Poll::Ready(Some(Err(_))) => self.finish(Some("broken_off")),
+            Poll::Ready(None) => {
+                let broken = self.source.broken();
+                self.finish(broken);
+            }
+            Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.source.is_end()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Held(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Source::Answer(body) => body.size_hint(),
+            // An error event may be added at any time.
+            Source::Sse(_) | Source::Events(_) => SizeHint::default(),
+        }
+    }
+}
+
+impl fmt::Debug for GatewayBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let source = match &self.source {
+            Source::Held(_) => "held",
+            Source::Answer(_) => "answer",
+            Source::Sse(_) => "event stream",
+            Source::Events(_) => "events",
+        };
+        write!(f, "GatewayBody({source})")
+    }
+}

@@ -1,0 +1,307 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gateway_core::{
+    Balancer, CancellationToken, Deadlines, Dispatcher, Door, InMemoryRegistry, LeastLoaded, Observer,
+    Registry, RetryPolicy, Router, RunnerSource,
+};
+use http::HeaderValue;
+use tokio::sync::{Semaphore, broadcast};
+use tokio_util::task::TaskTracker;
+
+use crate::admin;
+use crate::admission::Admission;
+use crate::auth::{Access, Authenticator, BearerTokens};
+use crate::gateway::{Gateway, Shared};
+use crate::inference::BodyLimits;
+use crate::metrics::Metrics;
+use crate::route::{Endpoint, Route};
+
+/// Puts a [`Gateway`] together.
+///
+/// ```
+/// use gateway_http::Gateway;
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let gateway = Gateway::builder().client_tokens(["secret"]).build();
+/// assert!(gateway.is_ok());
+/// // Nobody said who may use it.
+/// assert!(Gateway::builder().build().is_err());
+/// # }
+/// ```
+#[must_use]
+pub struct GatewayBuilder {
+    registry: Arc<dyn Registry>,
+    balancer: Arc<dyn Balancer>,
+    router: Option<Arc<dyn Router>>,
+    sources: Vec<Box<dyn RunnerSource>>,
+    clients: Who,
+    admins: Who,
+    admission: Option<Arc<dyn Admission>>,
+    limits: BodyLimits,
+    deadlines: Deadlines,
+    retry: RetryPolicy,
+    observers: Vec<Arc<dyn Observer>>,
+    metrics: Arc<Metrics>,
+}
+
+/// What was said about who may use a group of routes.
+#[derive(Default)]
+struct Who {
+    tokens: Vec<String>,
+    authenticator: Option<Arc<dyn Authenticator>>,
+    anonymous: bool,
+}
+
+impl Who {
+    /// `None` if nothing was said.
+    fn access(self, whose: &'static str) -> Result<Option<Access>, BuildError> {
+        let tokens = !self.tokens.is_empty();
+        if [tokens, self.authenticator.is_some(), self.anonymous].iter().filter(|said| **said).count() > 1 {
+            return Err(BuildError::Contradiction { whose });
+        }
+        if tokens {
+            let tokens = BearerTokens::new(&self.tokens).map_err(|_| BuildError::InvalidToken { whose })?;
+            return Ok(Some(Access::Known(Arc::new(tokens))));
+        }
+        Ok(match self.authenticator {
+            Some(authenticator) => Some(Access::Known(authenticator)),
+            None => self.anonymous.then_some(Access::Anonymous),
+        })
+    }
+}
+
+impl GatewayBuilder {
+    pub(crate) fn new() -> Self {
+        Self {
+            registry: Arc::new(InMemoryRegistry::new()),
+            balancer: Arc::new(LeastLoaded::default()),
+            router: None,
+            sources: Vec::new(),
+            clients: Who::default(),
+            admins: Who::default(),
+            admission: None,
+            limits: BodyLimits { max_bytes: BodyLimits::MAX_BYTES, idle: BodyLimits::IDLE },
+            deadlines: Deadlines::default(),
+            retry: RetryPolicy::default(),
+            observers: Vec::new(),
+            metrics: Arc::default(),
+        }
+    }
+
+    /// Who of the runners that could serve a request does; [`LeastLoaded`] unless set.
+    pub fn strategy(mut self, strategy: impl Balancer) -> Self {
+        self.balancer = Arc::new(strategy);
+        self
+    }
+
+    /// Who could serve a request; [`CapabilityRouter`](gateway_core::CapabilityRouter) unless set.
+    pub fn router(mut self, router: impl Router) -> Self {
+        self.router = Some(Arc::new(router));
+        self
+    }
+
+    /// Where the runners are kept; an [`InMemoryRegistry`] of its own unless set. A shutdown takes every
+    /// runner out of it.
+    pub fn registry(mut self, registry: Arc<dyn Registry>) -> Self {
+        self.registry = registry;
+        self
+    }
+
+    /// Adds a source of runners. Its door, if it has one, is mounted at its path.
+    pub fn runners(mut self, source: impl RunnerSource) -> Self {
+        self.sources.push(Box::new(source));
+        self
+    }
+
+    /// Adds tokens that let clients in, see [`BearerTokens`].
+    pub fn client_tokens<T: Into<String>>(mut self, tokens: impl IntoIterator<Item = T>) -> Self {
+        self.clients.tokens.extend(tokens.into_iter().map(Into::into));
+        self
+    }
+
+    /// Adds tokens that let admins in. Without any the admin routes answer 403. Clients' tokens are no
+    /// admins' tokens, nor the other way round.
+    pub fn admin_tokens<T: Into<String>>(mut self, tokens: impl IntoIterator<Item = T>) -> Self {
+        self.admins.tokens.extend(tokens.into_iter().map(Into::into));
+        self
+    }
+
+    /// Says who clients are, instead of tokens.
+    pub fn client_authenticator(mut self, authenticator: impl Authenticator) -> Self {
+        self.clients.authenticator = Some(Arc::new(authenticator));
+        self
+    }
+
+    /// Says who admins are, instead of tokens.
+    pub fn admin_authenticator(mut self, authenticator: impl Authenticator) -> Self {
+        self.admins.authenticator = Some(Arc::new(authenticator));
+        self
+    }
+
+    /// Lets every client in, whoever it is.
+    pub fn allow_anonymous_clients(mut self) -> Self {
+        self.clients.anonymous = true;
+        self
+    }
+
+    /// Lets everybody load and unload models and see all runners. For machines that nobody else reaches.
+    pub fn allow_anonymous_admins(mut self) -> Self {
+        self.admins.anonymous = true;
+        self
+    }
+
+    /// Sets limits and quotas; nothing is limited unless set.
+    pub fn admission(mut self, admission: impl Admission) -> Self {
+        self.admission = Some(Arc::new(admission));
+        self
+    }
+
+    /// How long things may take.
+    pub fn deadlines(mut self, deadlines: Deadlines) -> Self {
+        self.deadlines = deadlines;
+        self
+    }
+
+    /// When another runner is tried.
+    pub fn retry(mut self, retry: RetryPolicy) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    /// The largest body of a request, in bytes; 64 MiB unless set, which is a prompt with a few photographs
+    /// in base64. A body is held in memory until its request is over, so that it can be tried elsewhere.
+    pub fn max_body_bytes(mut self, max: usize) -> Self {
+        self.limits.max_bytes = max;
+        self
+    }
+
+    /// The longest that a request's body may stand still while it is read; 60 s unless set.
+    pub fn body_timeout(mut self, idle: Duration) -> Self {
+        self.limits.idle = idle;
+        self
+    }
+
+    /// Adds the gateway's metrics to a registry of the host's. They are in
+    /// [`Gateway::metrics_text`] in any case. Two gateways in one registry need a label each:
+    /// [`sub_registry_with_label`](prometheus_client::registry::Registry::sub_registry_with_label).
+    pub fn metrics_registry(self, registry: &mut prometheus_client::registry::Registry) -> Self {
+        self.metrics.register(registry);
+        self
+    }
+
+    /// Adds one who is told of every finished try.
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observers.push(observer);
+        self
+    }
+
+    /// The gateway. Starts the runner sources, so it must be called within a tokio runtime if there are any.
+    pub fn build(self) -> Result<Gateway, BuildError> {
+        let clients = self.clients.access("client")?.ok_or(BuildError::NoClients)?;
+        let admins = self.admins.access("admin")?.unwrap_or(Access::Closed);
+        let doors = doors(&self.sources)?;
+        if !self.sources.is_empty() && tokio::runtime::Handle::try_current().is_err() {
+            return Err(BuildError::NoRuntime);
+        }
+        let strategy = self.balancer.name();
+        let mut dispatcher = Dispatcher::builder(self.registry.clone())
+            .balancer(self.balancer)
+            .observer(self.metrics.clone())
+            .deadlines(self.deadlines)
+            .retry(self.retry);
+        if let Some(router) = self.router {
+            dispatcher = dispatcher.router(router);
+        }
+        let dispatcher =
+            self.observers.into_iter().fold(dispatcher, |builder, one| builder.observer(one)).build();
+
+        let stop = CancellationToken::new();
+        let sources = TaskTracker::new();
+        for source in self.sources {
+            sources.spawn(source.run(self.registry.clone(), stop.clone()));
+        }
+        let shared = Arc::new(Shared {
+            dispatcher,
+            clients,
+            admins,
+            admission: self.admission,
+            limits: self.limits,
+            doors,
+            metrics: self.metrics,
+            reason: reason(strategy),
+            reason_retried: reason(&format!("{strategy}; retried")),
+            closing: stop.child_token(),
+            stop,
+            sources,
+            commands: broadcast::Sender::new(admin::COMMANDS_KEPT),
+            watchers: Arc::new(Semaphore::new(admin::MAX_WATCHERS)),
+        });
+        shared.metrics.serve(&shared);
+        Ok(Gateway::new(shared))
+    }
+}
+
+fn reason(text: &str) -> HeaderValue {
+    // A balancer of a stranger may have a name that no header can hold.
+    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("custom"))
+}
+
+fn doors(sources: &[Box<dyn RunnerSource>]) -> Result<Vec<Arc<dyn Door>>, BuildError> {
+    let mut doors: Vec<Arc<dyn Door>> = Vec::new();
+    for door in sources.iter().filter_map(|source| source.door()) {
+        let path = door.path();
+        if !path.starts_with('/') || Route::find(path, &doors).endpoint() != Endpoint::Unknown {
+            return Err(BuildError::DoorTaken { path: path.to_owned() });
+        }
+        doors.push(door);
+    }
+    Ok(doors)
+}
+
+/// Why a gateway could not be built.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// Nobody said who the clients are.
+    #[error(
+        "nobody may use this gateway: call client_tokens or client_authenticator, or allow_anonymous_clients if \
+         everybody may"
+    )]
+    NoClients,
+    /// Tokens, an authenticator and anonymous access exclude each other.
+    #[error("{whose}s are let in by tokens, by an authenticator or all of them: call one of the three")]
+    Contradiction {
+        /// `client` or `admin`.
+        whose: &'static str,
+    },
+    /// A token that nobody could send.
+    #[error("a {whose} token is invalid: it must be one or more visible ASCII characters without spaces")]
+    InvalidToken {
+        /// `client` or `admin`.
+        whose: &'static str,
+    },
+    /// A door's path is no path, or leads somewhere else already.
+    #[error(
+        "the door path `{path}` must begin with `/` and must not be in use: give the runner source another"
+    )]
+    DoorTaken {
+        /// The path.
+        path: String,
+    },
+    /// Runner sources need a runtime to run on.
+    #[error("runner sources need a tokio runtime: call build within one")]
+    NoRuntime,
+}
+
+impl fmt::Debug for GatewayBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Never the tokens.
+        f.debug_struct("GatewayBuilder")
+            .field("strategy", &self.balancer.name())
+            .field("sources", &self.sources.len())
+            .field("deadlines", &self.deadlines)
+            .field("retry", &self.retry)
+            .finish_non_exhaustive()
+    }
+}

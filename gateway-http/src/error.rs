@@ -1,0 +1,342 @@
+//! Failures as clients see them: OpenAI's error object, with the status, type and code that its client
+//! libraries turn into their own exceptions.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use bytes::Bytes;
+use gateway_core::{DispatchError, DispatchErrorKind, Fault};
+use http::header::{ALLOW, CONNECTION, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{Response, StatusCode, Version};
+use serde::Serialize;
+
+use crate::admission::{Refused, RefusedKind};
+use crate::auth::AuthError;
+use crate::respond::{BACKEND_USED, json};
+
+/// A failure, ready to be told to the client. Always boxed: the way of success must not carry its size.
+#[derive(Debug)]
+pub(crate) struct ApiError {
+    pub(crate) reason: Reason,
+    /// For the log only: it may name runners.
+    pub(crate) detail: Option<String>,
+    status: StatusCode,
+    kind: &'static str,
+    code: Option<&'static str>,
+    param: Option<&'static str>,
+    message: Cow<'static, str>,
+    retry_after: Option<Duration>,
+    close: bool,
+    allow: Option<&'static str>,
+    runner: Option<HeaderValue>,
+}
+
+/// Why a request was refused or failed: the label of `gateway_refused_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reason {
+    Unauthorized,
+    Forbidden,
+    AuthUnavailable,
+    NotFound,
+    MethodNotAllowed,
+    BadRequest,
+    BodyTooLarge,
+    BodyTimeout,
+    Admission,
+    UnknownModel,
+    NoneEligible,
+    Overloaded,
+    Draining,
+    RunnerFailed,
+    Unreachable,
+    Timeout,
+    Internal,
+}
+
+impl Reason {
+    pub(crate) const ALL: [Self; 17] = [
+        Self::Unauthorized,
+        Self::Forbidden,
+        Self::AuthUnavailable,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::BadRequest,
+        Self::BodyTooLarge,
+        Self::BodyTimeout,
+        Self::Admission,
+        Self::UnknownModel,
+        Self::NoneEligible,
+        Self::Overloaded,
+        Self::Draining,
+        Self::RunnerFailed,
+        Self::Unreachable,
+        Self::Timeout,
+        Self::Internal,
+    ];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
+            Self::AuthUnavailable => "auth_unavailable",
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::BadRequest => "bad_request",
+            Self::BodyTooLarge => "body_too_large",
+            Self::BodyTimeout => "body_timeout",
+            Self::Admission => "admission",
+            Self::UnknownModel => "unknown_model",
+            Self::NoneEligible => "none_eligible",
+            Self::Overloaded => "overloaded",
+            Self::Draining => "draining",
+            Self::RunnerFailed => "runner_failed",
+            Self::Unreachable => "unreachable",
+            Self::Timeout => "timeout",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+const INVALID: &str = "invalid_request_error";
+const UPSTREAM: &str = "upstream_error";
+const SERVER: &str = "server_error";
+
+impl ApiError {
+    fn new(
+        reason: Reason,
+        status: StatusCode,
+        kind: &'static str,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Box<Self> {
+        Box::new(Self {
+            reason,
+            detail: None,
+            status,
+            kind,
+            code: None,
+            param: None,
+            message: message.into(),
+            retry_after: None,
+            close: false,
+            allow: None,
+            runner: None,
+        })
+    }
+
+    fn code(mut self: Box<Self>, code: &'static str) -> Box<Self> {
+        self.code = Some(code);
+        self
+    }
+
+    fn closing(mut self: Box<Self>) -> Box<Self> {
+        self.close = true;
+        self
+    }
+
+    fn retry_after(mut self: Box<Self>, wait: Option<Duration>) -> Box<Self> {
+        self.retry_after = wait;
+        self
+    }
+
+    pub(crate) fn not_found(path: &str) -> Box<Self> {
+        let path: String = path.chars().take(200).collect();
+        let message = format!("There is no route `{path}`. GET /v1/metadata lists those that there are.");
+        Self::new(Reason::NotFound, StatusCode::NOT_FOUND, INVALID, message).code("unknown_url")
+    }
+
+    pub(crate) fn method_not_allowed(allow: &'static str) -> Box<Self> {
+        let message = format!("This route takes {allow} only.");
+        let mut error = Self::new(Reason::MethodNotAllowed, StatusCode::METHOD_NOT_ALLOWED, INVALID, message)
+            .code("method_not_allowed");
+        error.allow = Some(allow);
+        error
+    }
+
+    pub(crate) fn auth(error: AuthError) -> Box<Self> {
+        let message = error.to_string();
+        if error.is_unavailable() {
+            return Self::new(Reason::AuthUnavailable, StatusCode::SERVICE_UNAVAILABLE, SERVER, message)
+                .code("auth_unavailable")
+                .retry_after(Some(Duration::from_secs(5)));
+        }
+        if error.is_forbidden() {
+            return Self::new(Reason::Forbidden, StatusCode::FORBIDDEN, INVALID, message).code("forbidden");
+        }
+        Self::new(Reason::Unauthorized, StatusCode::UNAUTHORIZED, INVALID, message).code("invalid_api_key")
+    }
+
+    pub(crate) fn admin_closed() -> Box<Self> {
+        let message = "The admin API is switched off. Whoever runs the gateway switches it on by giving it \
+                       admin tokens (`Gateway::builder().admin_tokens([..])`).";
+        Self::new(Reason::Forbidden, StatusCode::FORBIDDEN, INVALID, message).code("admin_api_off")
+    }
+
+    pub(crate) fn bad_request(message: impl Into<Cow<'static, str>>) -> Box<Self> {
+        Self::new(Reason::BadRequest, StatusCode::BAD_REQUEST, INVALID, message)
+    }
+
+    pub(crate) fn bad_param(param: &'static str, message: impl Into<Cow<'static, str>>) -> Box<Self> {
+        let mut error = Self::bad_request(message);
+        error.param = Some(param);
+        error
+    }
+
+    pub(crate) fn body_too_large(limit: usize) -> Box<Self> {
+        let message = format!("The request's body is larger than the {limit} bytes that are allowed.");
+        Self::new(Reason::BodyTooLarge, StatusCode::PAYLOAD_TOO_LARGE, INVALID, message)
+            .code("request_too_large")
+            .closing()
+    }
+
+    pub(crate) fn body_timeout() -> Box<Self> {
+        let message = "The request's body stood still for too long. Send it again.";
+        Self::new(Reason::BodyTimeout, StatusCode::REQUEST_TIMEOUT, INVALID, message)
+            .code("request_timeout")
+            .closing()
+    }
+
+    pub(crate) fn unknown_model(model: &str) -> Box<Self> {
+        let model: String = model.chars().take(200).collect();
+        let message = format!("The model `{model}` does not exist here. GET /v1/models lists those that do.");
+        let mut error =
+            Self::new(Reason::UnknownModel, StatusCode::NOT_FOUND, INVALID, message).code("model_not_found");
+        error.param = Some("model");
+        error
+    }
+
+    pub(crate) fn draining() -> Box<Self> {
+        Self::new(Reason::Draining, StatusCode::SERVICE_UNAVAILABLE, SERVER, "The gateway is shutting down.")
+            .code("shutting_down")
+            .retry_after(Some(Duration::from_secs(5)))
+            .closing()
+    }
+
+    pub(crate) fn too_many_watchers(limit: usize) -> Box<Self> {
+        let message = format!("There are {limit} readers of events already. Close one of them.");
+        Self::new(Reason::Admission, StatusCode::TOO_MANY_REQUESTS, "requests", message)
+            .code("rate_limit_exceeded")
+    }
+
+    pub(crate) fn refused(refused: Refused) -> Box<Self> {
+        let Refused { kind, message, retry_after } = refused;
+        let (status, kind, code) = match kind {
+            RefusedKind::TooMany => (StatusCode::TOO_MANY_REQUESTS, "requests", "rate_limit_exceeded"),
+            RefusedKind::QuotaUsedUp => {
+                (StatusCode::TOO_MANY_REQUESTS, "insufficient_quota", "insufficient_quota")
+            }
+            RefusedKind::Forbidden => (StatusCode::FORBIDDEN, INVALID, "forbidden"),
+        };
+        Self::new(Reason::Admission, status, kind, message).code(code).retry_after(retry_after)
+    }
+
+    /// What the dispatcher could not do. The client is told what it can do about it; which machines are to
+    /// blame is for the log.
+    pub(crate) fn dispatch(failed: &DispatchError) -> Box<Self> {
+        use DispatchErrorKind as K;
+        let model = failed.model().map_or("", |model| model.as_str());
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        let error = match failed.kind() {
+            K::UnknownModel => Self::unknown_model(model),
+            K::NoneEligible => {
+                let message =
+                    format!("No runner can serve the model `{model}` at the moment. Try again later.");
+                Self::new(Reason::NoneEligible, status, SERVER, message).code("no_runner_available")
+            }
+            K::Overloaded => {
+                let message =
+                    format!("Every runner that serves the model `{model}` is full. Try again soon.");
+                // The SDKs make their RateLimitError of the status alone.
+                Self::new(Reason::Overloaded, StatusCode::TOO_MANY_REQUESTS, "overloaded_error", message)
+                    .code("overloaded")
+            }
+            K::Draining => Self::draining(),
+            K::RunnerFailed(Fault::FirstByteTimeout) => {
+                let message = "The runner did not begin to answer in time. Try again, or ask for less.";
+                Self::new(Reason::Timeout, StatusCode::GATEWAY_TIMEOUT, UPSTREAM, message)
+                    .code("upstream_timeout")
+            }
+            K::RunnerFailed(_) => {
+                let message = "The runner failed before it began to answer. Try again.";
+                Self::new(Reason::RunnerFailed, StatusCode::BAD_GATEWAY, UPSTREAM, message)
+                    .code("upstream_failed")
+            }
+            K::Unreachable => {
+                let message = format!("No runner that serves the model `{model}` can be reached. Try again.");
+                Self::new(Reason::Unreachable, StatusCode::BAD_GATEWAY, UPSTREAM, message)
+                    .code("upstream_unreachable")
+            }
+            K::Deadline => {
+                let message = "The time for the whole request was up before an answer began.";
+                Self::new(Reason::Timeout, StatusCode::GATEWAY_TIMEOUT, UPSTREAM, message)
+                    .code("deadline_exceeded")
+            }
+            K::RequestBody => Self::bad_request("The request's body broke off."),
+            _ => Self::new(
+                Reason::Internal,
+                StatusCode::INTERNAL_SERVER_ERROR,
+                SERVER,
+                "The gateway failed. Its log knows more under the request id.",
+            )
+            .code("internal_error"),
+        };
+        let mut error = error.retry_after(failed.retry_after());
+        error.runner = failed.runner().and_then(|id| HeaderValue::from_bytes(id.as_str().as_bytes()).ok());
+        error.detail = Some(describe(failed));
+        error
+    }
+
+    pub(crate) fn into_response(self, version: Version) -> Response<Bytes> {
+        #[derive(Serialize)]
+        struct Object<'a> {
+            error: Inner<'a>,
+        }
+        #[derive(Serialize)]
+        struct Inner<'a> {
+            message: &'a str,
+            r#type: &'a str,
+            param: Option<&'a str>,
+            code: Option<&'a str>,
+        }
+        let Self { status, kind, code, param, message, retry_after, close, allow, runner, .. } = self;
+        let inner = Inner { message: &message, r#type: kind, param, code };
+        let mut response = json(status, &Object { error: inner });
+        let headers = response.headers_mut();
+        if let Some(wait) = retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds(wait)));
+        }
+        if let Some(allow) = allow {
+            headers.insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        if let Some(runner) = runner {
+            headers.insert(BACKEND_USED, runner);
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        // HTTP/2 knows no such header.
+        if close && version <= Version::HTTP_11 {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+/// Whole seconds, rounded up, at least one: a client that comes back too early is refused again.
+fn seconds(wait: Duration) -> u64 {
+    (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
+}
+
+fn describe(failed: &DispatchError) -> String {
+    use std::fmt::Write;
+    let mut text = failed.to_string();
+    let mut source = std::error::Error::source(failed);
+    while let Some(cause) = source {
+        // Writing to a string cannot fail.
+        let _ = write!(text, ": {cause}");
+        source = cause.source();
+    }
+    for (runner, refusal) in failed.refusals() {
+        let _ = write!(text, "; {runner} {refusal}");
+    }
+    text
+}

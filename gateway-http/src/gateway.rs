@@ -1,0 +1,220 @@
+use std::convert::Infallible;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use gateway_core::{BoxError, CancellationToken, Dispatcher, Door, RequestId};
+use http::header::{CONTENT_LENGTH, HeaderValue};
+use http::request::Parts;
+use http::{Method, Response};
+use http_body::Body;
+use tokio::sync::{Semaphore, broadcast};
+use tokio_util::sync::DropGuard;
+use tokio_util::task::TaskTracker;
+use tower_service::Service;
+
+use crate::admin::{self, CommandDone};
+use crate::admission::Admission;
+use crate::api;
+use crate::auth::{Access, Identity};
+use crate::body::GatewayBody;
+use crate::builder::GatewayBuilder;
+use crate::error::ApiError;
+use crate::inference::{self, BodyLimits};
+use crate::metrics::Metrics;
+use crate::observability::Observability;
+use crate::request_log::Record;
+use crate::respond::REQUEST_ID;
+use crate::route::Route;
+use crate::shutdown::{self, Drained};
+
+/// The inference gateway: a [`tower_service::Service`] for any HTTP server. See the [crate's
+/// documentation](crate) for its routes.
+///
+/// Cheap to clone; clones share everything. When the last one is dropped, the runner sources that it
+/// started are told to stop; [`Gateway::shutdown`] does that in good order.
+#[derive(Clone)]
+pub struct Gateway {
+    shared: Arc<Shared>,
+    /// Not in `Shared`: a request that outlives the last clone must not keep the sources going.
+    _stop_with_last: Arc<DropGuard>,
+}
+
+/// What all clones share, and each request under way.
+pub(crate) struct Shared {
+    pub(crate) dispatcher: Dispatcher,
+    pub(crate) clients: Access,
+    pub(crate) admins: Access,
+    pub(crate) admission: Option<Arc<dyn Admission>>,
+    pub(crate) limits: BodyLimits,
+    pub(crate) doors: Vec<Arc<dyn Door>>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// `x-router-reason`, made once.
+    pub(crate) reason: HeaderValue,
+    pub(crate) reason_retried: HeaderValue,
+    /// Cancelled when the shutdown begins: ends what would never end by itself.
+    pub(crate) closing: CancellationToken,
+    /// Cancelled when the sources are to stop.
+    pub(crate) stop: CancellationToken,
+    pub(crate) sources: TaskTracker,
+    pub(crate) commands: broadcast::Sender<Arc<CommandDone>>,
+    /// Places for readers of the event stream.
+    pub(crate) watchers: Arc<Semaphore>,
+}
+
+impl Gateway {
+    /// Begins to put a gateway together.
+    pub fn builder() -> GatewayBuilder {
+        GatewayBuilder::new()
+    }
+
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        let guard = shared.stop.clone().drop_guard();
+        Self { shared, _stop_with_last: Arc::new(guard) }
+    }
+
+    /// The one path to the runners. Its [`registry`](Dispatcher::registry) is the gateway's.
+    pub fn dispatcher(&self) -> &Dispatcher {
+        &self.shared.dispatcher
+    }
+
+    /// All metrics in the OpenMetrics text format, as [`Gateway::observability`] serves them.
+    pub fn metrics_text(&self) -> String {
+        self.shared.metrics.text()
+    }
+
+    /// A small service with `/metrics`, `/health` and `/readyz`, without authentication: for a listener that
+    /// clients cannot reach.
+    pub fn observability(&self) -> Observability {
+        Observability::new(self.shared.clone())
+    }
+
+    /// Drains: takes nothing new, waits up to `patience` for what is under way, stops the runner sources and
+    /// closes the links of all runners, which cuts what is left.
+    ///
+    /// Requests that arrive from now on are answered with 503 and `/readyz` says so, too. Sources get
+    /// another [`Drained::SOURCES_PATIENCE`] to end. Calling it again is harmless. Cancel safe; dropped
+    /// early, the gateway stays closed and nothing else has been stopped.
+    pub async fn shutdown(&self, patience: Duration) -> Drained {
+        shutdown::shutdown(&self.shared, patience).await
+    }
+}
+
+/// The future of a [`Gateway`]'s answer. Dropping it cancels the request, on the runner, too.
+pub type ResponseFuture = Pin<Box<dyn Future<Output = Result<Response<GatewayBody>, Infallible>> + Send>>;
+
+impl<B> Service<http::Request<B>> for Gateway
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<GatewayBody>;
+    type Error = Infallible;
+    type Future = ResponseFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // Whether there is room depends on what is asked for; the answer tells.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> ResponseFuture {
+        let shared = self.shared.clone();
+        Box::pin(async move { Ok(serve(&shared, request).await) })
+    }
+}
+
+async fn serve<B>(shared: &Arc<Shared>, request: http::Request<B>) -> Response<GatewayBody>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    let (parts, body) = request.into_parts();
+    let given = parts.headers.get(&REQUEST_ID).and_then(RequestId::from_header);
+    let id = given.unwrap_or_else(RequestId::random);
+    let (method, version) = (parts.method.clone(), parts.version);
+    // A second handle on the same bytes: the head itself goes on to the runner.
+    let uri = parts.uri.clone();
+    let route = Route::find(uri.path(), &shared.doors);
+    let mut record = Record::new(&shared.metrics, id, &parts, route.endpoint());
+
+    let mut response = match answer(shared, route, parts, body, &mut record).await {
+        Ok(response) => response,
+        Err(error) => {
+            shared.metrics.refused.count(error.reason);
+            record.outcome = Some(error.reason.as_str());
+            record.detail.clone_from(&error.detail);
+            error.into_response(version).map(GatewayBody::held)
+        }
+    };
+    response.headers_mut().insert(REQUEST_ID, record.id().header().clone());
+    record.answered(response.status());
+    if method == Method::HEAD {
+        if let Some(length) = response.body().size_hint().exact() {
+            response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        response = response.map(GatewayBody::without_content);
+    }
+    response.map(|body| body.recorded(record))
+}
+
+async fn answer<B>(
+    shared: &Arc<Shared>,
+    route: Route<'_>,
+    request: Parts,
+    body: B,
+    record: &mut Record,
+) -> Result<Response<GatewayBody>, Box<ApiError>>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    if !route.takes(&request.method) {
+        return Err(ApiError::method_not_allowed(route.methods().unwrap_or_default()));
+    }
+    let identity = who(shared, route, &request).await?;
+    let response = match route {
+        Route::Inference(api) => {
+            return inference::forward(shared, api, request, body, &identity, record).await;
+        }
+        Route::Events => return admin::events(shared),
+        Route::Command(command, id) => {
+            admin::command(shared, command, id, &request, body, record.id()).await?
+        }
+        Route::Runners | Route::AdminRunners => admin::runners(shared),
+        Route::Models => api::models(shared),
+        Route::Model(id) => api::model(shared, id)?,
+        Route::Health => api::health(),
+        Route::Ready => api::ready(shared),
+        Route::Metadata => api::metadata(shared),
+        Route::Door(at) => match shared.doors.get(at) {
+            Some(door) => door.knock(request),
+            None => return Err(ApiError::not_found(request.uri.path())),
+        },
+        Route::Unknown => return Err(ApiError::not_found(request.uri.path())),
+    };
+    Ok(response.map(GatewayBody::held))
+}
+
+/// Authentication, before anything else is looked at. A new route falls under nobody's exemption by
+/// accident: the compiler asks for its line here.
+async fn who(shared: &Shared, route: Route<'_>, request: &Parts) -> Result<Identity, Box<ApiError>> {
+    match route {
+        Route::Health | Route::Ready | Route::Metadata => Ok(Identity::anonymous()),
+        // The door checks who knocks.
+        Route::Door(_) => Ok(Identity::anonymous()),
+        Route::Unknown => Ok(Identity::anonymous()),
+        Route::Inference(_) | Route::Models | Route::Model(_) => shared.clients.check(request).await,
+        Route::Runners | Route::AdminRunners | Route::Command(..) | Route::Events => {
+            shared.admins.check(request).await
+        }
+    }
+}
+
+impl fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gateway").field("dispatcher", &self.shared.dispatcher).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,90 @@
+//! Which headers pass.
+
+use gateway_core::RequestId;
+use http::header::{self, HeaderMap, HeaderName};
+
+use crate::respond::REQUEST_ID;
+
+/// These are about one connection only (RFC 9110, section 7.6.1, and the older names still in use).
+const HOP_BY_HOP: [HeaderName; 8] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHENTICATE,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// These are between the client and the gateway, or are set anew by the link.
+const NOT_FOR_RUNNERS: [HeaderName; 8] = [
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::AUTHORIZATION,
+    HeaderName::from_static("x-api-key"),
+    header::COOKIE,
+    header::EXPECT,
+    header::PROXY_AUTHORIZATION,
+    // An engine that compresses an event stream holds tokens back until a block is full, and an error
+    // event could not be added to it.
+    header::ACCEPT_ENCODING,
+];
+
+/// Leaves what a runner may see.
+pub(crate) fn for_runner(headers: &mut HeaderMap, id: &RequestId) {
+    without_hop_by_hop(headers);
+    for name in &NOT_FOR_RUNNERS {
+        headers.remove(name);
+    }
+    headers.insert(REQUEST_ID, id.header().clone());
+}
+
+/// Removes what is about one connection only, with what `connection` names.
+pub(crate) fn without_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn what_connection_names_goes_with_it() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "close, X-Mine"),
+            ("connection", "x-other"),
+            ("x-mine", "1"),
+            ("x-other", "2"),
+            ("keep-alive", "5"),
+            ("authorization", "Bearer secret"),
+            ("x-api-key", "secret"),
+            ("cookie", "a=b"),
+            ("accept", "text/event-stream"),
+            ("openai-beta", "assistants=v2"),
+        ] {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        for_runner(&mut headers, &RequestId::random());
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["accept", "openai-beta", "x-request-id"]);
+    }
+}

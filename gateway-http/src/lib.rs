@@ -1,0 +1,82 @@
+//! The inference gateway as one [`tower_service::Service`] that is mounted in a server of your own.
+//!
+//! ```
+//! use std::time::Duration;
+//! use gateway_core::LeastLoaded;
+//! use gateway_http::Gateway;
+//!
+//! # async fn embed() -> Result<(), gateway_http::BuildError> {
+//! let gateway = Gateway::builder()
+//!     .strategy(LeastLoaded::default())
+//!     // .runners(WsRunners::builder().auth_token(token).build())
+//!     // .runners(HttpRunners::fixed(["http://10.0.0.5:8000"]))
+//!     .client_tokens(["a-key-for-clients"])
+//!     .admin_tokens(["a-key-for-admins"])
+//!     .build()?;
+//!
+//! // axum:   Router::new().fallback_service(gateway.clone())
+//! // hyper:  TowerToHyperService::new(gateway.clone())
+//! // a test: gateway.clone().call(request).await
+//! # fn mount(_: impl tower_service::Service<http::Request<String>, Error = std::convert::Infallible>) {}
+//! # mount(gateway.clone());
+//!
+//! gateway.shutdown(Duration::from_secs(30)).await;
+//! # Ok(())
+//! # }
+//! # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(embed()).unwrap();
+//! ```
+//!
+//! # Routes
+//!
+//! | route | for whom |
+//! |---|---|
+//! | `POST /v1/chat/completions`, `/v1/completions`, `/v1/embeddings` | clients |
+//! | `GET /v1/models`, `/v1/models/{id}` | clients |
+//! | `GET /health`, `/readyz`, `/v1/metadata` | everybody |
+//! | `GET /runners`, `/admin/runners` | admins |
+//! | `POST /admin/runners/{id}/load-model`, `/unload-model`, `/drain`, `/request-status` | admins |
+//! | `GET /admin/runners/events` | admins |
+//! | the doors of the runner sources, such as `/ws/runners` | runners; the door checks them |
+//!
+//! Every failure has OpenAI's error object as its body. Metrics are not among the routes: they are
+//! served by [`Gateway::observability`], wherever the host wants them.
+//!
+//! # What is promised
+//!
+//! - **Bytes are preserved.** Of a request's body only `model` is read. What reaches the runner is what the
+//!   client sent, byte for byte, unless the runner knows the model by another name; then that name alone
+//!   is replaced. Chunks of an answer are passed on as they come.
+//! - **A broken stream is told.** When a runner dies in the middle of an event stream, the client gets an
+//!   error event and `[DONE]`. Any other answer is cut off, so that nobody takes a part for the whole.
+//! - **Authentication is on** unless it is switched off by name.
+//! - **Nothing is installed** in the process: no logger, no metrics recorder, no listener.
+//!
+//! # Cancel safety
+//!
+//! Dropping the future of a call, or the body of its answer, cancels the request on the runner.
+
+mod admin;
+mod admission;
+mod api;
+mod auth;
+mod body;
+mod builder;
+mod decision;
+mod error;
+mod gateway;
+mod inference;
+mod metrics;
+mod observability;
+mod request_log;
+mod respond;
+mod route;
+mod shutdown;
+
+pub use admission::{Admission, Refused};
+pub use auth::{AuthError, Authenticator, BearerTokens, Identity, InvalidToken};
+pub use body::GatewayBody;
+pub use builder::{BuildError, GatewayBuilder};
+pub use decision::Decision;
+pub use gateway::{Gateway, ResponseFuture};
+pub use observability::Observability;
+pub use shutdown::Drained;

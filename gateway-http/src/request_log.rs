@@ -1,0 +1,108 @@
+//! The record of one request: one event in the log and its share of the metrics, when it is over.
+
+use std::sync::Arc;
+
+use gateway_core::{ModelId, RequestId, Runner};
+use http::uri::PathAndQuery;
+use http::{Method, StatusCode};
+use tokio::time::Instant;
+
+use crate::metrics::Metrics;
+use crate::route::Endpoint;
+
+/// Made when a request arrives, finished when the body of its answer is. Dropped unfinished, the client
+/// went away.
+pub(crate) struct Record {
+    metrics: Arc<Metrics>,
+    id: RequestId,
+    method: Method,
+    path: Option<PathAndQuery>,
+    endpoint: Endpoint,
+    started: Instant,
+    status: Option<StatusCode>,
+    pub(crate) model: Option<ModelId>,
+    pub(crate) runner: Option<Arc<Runner>>,
+    pub(crate) tries: u32,
+    /// What happened, where the status alone does not tell.
+    pub(crate) outcome: Option<&'static str>,
+    pub(crate) detail: Option<String>,
+    finished: bool,
+}
+
+/// What access logs write when the client left before there was an answer.
+const CLIENT_LEFT: u16 = 499;
+
+impl Record {
+    pub(crate) fn new(
+        metrics: &Arc<Metrics>,
+        id: RequestId,
+        request: &http::request::Parts,
+        endpoint: Endpoint,
+    ) -> Self {
+        Self {
+            metrics: metrics.clone(),
+            id,
+            method: request.method.clone(),
+            path: request.uri.path_and_query().cloned(),
+            endpoint,
+            started: Instant::now(),
+            status: None,
+            model: None,
+            runner: None,
+            tries: 0,
+            outcome: None,
+            detail: None,
+            finished: false,
+        }
+    }
+
+    pub(crate) fn id(&self) -> &RequestId {
+        &self.id
+    }
+
+    pub(crate) fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// The head of the answer is on its way.
+    pub(crate) fn answered(&mut self, status: StatusCode) {
+        self.status = Some(status);
+    }
+
+    /// The answer went out whole, or `broken` says why not.
+    pub(crate) fn finish(&mut self, broken: Option<&'static str>) {
+        if std::mem::replace(&mut self.finished, true) {
+            return;
+        }
+        let status = self.status.map_or(CLIENT_LEFT, |status| status.as_u16());
+        let outcome = broken.or(self.outcome).unwrap_or(match status {
+            429 | 503 => "overloaded",
+            400..=499 => "client_fault",
+            500.. => "runner_fault_status",
+            _ => "success",
+        });
+        let duration = self.started.elapsed();
+        self.metrics.requests.finished(self.endpoint, &self.method, status, duration);
+        // The query is left out: keys end up there by mistake.
+        tracing::info!(
+            target: "gateway::request",
+            request_id = %self.id,
+            method = %self.method,
+            path = self.path.as_ref().map_or("/", |path| path.path()),
+            model = self.model.as_ref().map(|model| model.as_str()),
+            runner = self.runner.as_ref().map(|runner| runner.id().as_str()),
+            status,
+            tries = (self.tries > 0).then_some(self.tries),
+            duration_ms = duration.as_secs_f64() * 1000.0,
+            outcome,
+            detail = self.detail.as_deref(),
+            "request finished"
+        );
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.finish(Some("cancelled"));
+    }
+}

@@ -1,0 +1,45 @@
+use std::time::Duration;
+
+use gateway_core::LeaveReason;
+
+use crate::gateway::Shared;
+
+/// What a [`shutdown`](crate::Gateway::shutdown) came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Drained {
+    /// Requests that were still under way when the time was up, and were cut.
+    pub abandoned: usize,
+    /// Runner sources that had not ended in time. A bug of theirs.
+    pub sources_left: usize,
+}
+
+impl Drained {
+    /// How long sources may take to end once there is nothing left to do: ten seconds.
+    pub const SOURCES_PATIENCE: Duration = Duration::from_secs(10);
+
+    /// Whether nothing was cut and nothing is left.
+    pub fn is_clean(&self) -> bool {
+        self.abandoned == 0 && self.sources_left == 0
+    }
+}
+
+pub(crate) async fn shutdown(shared: &Shared, patience: Duration) -> Drained {
+    shared.closing.cancel();
+    shared.dispatcher.close();
+    // Out of time or idle: the count below tells which.
+    let _ = tokio::time::timeout(patience, shared.dispatcher.idle()).await;
+    let abandoned = shared.dispatcher.in_flight();
+
+    // Read before the sources take their runners out: the links have to be closed all the same.
+    let registry = shared.dispatcher.registry();
+    let fleet = registry.fleet();
+    shared.stop.cancel();
+    for runner in fleet.runners() {
+        registry.leave(runner.key(), LeaveReason::Shutdown);
+        runner.link().close();
+    }
+    shared.sources.close();
+    let _ = tokio::time::timeout(Drained::SOURCES_PATIENCE, shared.sources.wait()).await;
+    Drained { abandoned, sources_left: shared.sources.len() }
+}
