@@ -36,6 +36,12 @@ pub struct Gateway {
     running: JoinHandle<()>,
 }
 
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
 impl Gateway {
     pub async fn start(runners: WsRunners) -> Self {
         let registry = Arc::new(InMemoryRegistry::new());
@@ -124,9 +130,9 @@ impl Gateway {
         }
     }
 
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         self.stop.cancel();
-        self.running.await.unwrap();
+        (&mut self.running).await.unwrap();
     }
 }
 

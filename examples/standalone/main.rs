@@ -1,0 +1,128 @@
+//! The inference gateway as a program of its own.
+//!
+//! ```sh
+//! cargo run --release --example standalone -- --demo
+//! ```
+//!
+//! Settings come from flags, else from the environment, else from the TOML file of `--config`, else they
+//! have their default. `--help` lists flags and variables; `gateway.toml` beside this file has every key.
+//! SIGTERM and SIGINT drain: nothing new is taken, what is under way may end; a second signal ends at
+//! once.
+
+mod assemble;
+mod config;
+mod demo;
+mod server;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use gateway_core::BoxError;
+use tokio_util::sync::CancellationToken;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::EnvFilter;
+
+use assemble::{Assembled, assemble};
+use config::{Flags, Settings};
+
+/// How long requests under way may take to end after the first signal.
+const DRAIN: Duration = Duration::from_secs(30);
+/// Log lines that wait to be written; when there are more, lines are lost rather than requests held up.
+const LOG_LINES: usize = 16_384;
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    let _flush_at_the_end = log_to_stderr();
+    match start(&flags) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("standalone: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(flags: &Flags) -> Result<(), BoxError> {
+    let text = match &flags.config {
+        Some(path) => {
+            let explain = |error| format!("cannot read {}: {error}", path.display());
+            Some(std::fs::read_to_string(path).map_err(explain)?)
+        }
+        None => None,
+    };
+    let settings = Settings::resolve(flags, |name| std::env::var(name).ok(), text.as_deref())?;
+    let mut runtime = match flags.workers {
+        Some(1) => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    if let Some(workers) = flags.workers {
+        runtime.worker_threads(usize::from(workers));
+    }
+    let runtime = runtime.enable_all().build()?;
+    runtime.block_on(run(settings))
+}
+
+async fn run(mut settings: Settings) -> Result<(), BoxError> {
+    let stop = CancellationToken::new();
+    tokio::spawn(server::stop_on_signals(stop.clone())?);
+    if settings.demo {
+        for (tokens, prefix) in [(&mut settings.client_tokens, "demo"), (&mut settings.admin_tokens, "admin")]
+        {
+            if tokens.is_empty() && !(prefix == "demo" && settings.allow_anonymous) {
+                tokens.push(demo::token(prefix)?);
+            }
+        }
+        if settings.runner_token.is_none() {
+            settings.runner_token = Some(demo::token("runner")?);
+        }
+    }
+    let listener = server::listen(&settings.listen).await?;
+    let address = listener.local_addr()?;
+    let observability = match &settings.observability {
+        Some(address) => Some(server::listen(address).await?),
+        None => None,
+    };
+    let Assembled { gateway, registry } = assemble(&settings)?;
+    tracing::info!(%address, "listening");
+
+    let mut observer = tokio::task::JoinSet::new();
+    if let Some(listener) = observability {
+        tracing::info!(address = %listener.local_addr()?, "observability listening");
+        // Answers to the end of the drain, so that it can be watched.
+        let (service, never) = (gateway.observability(), CancellationToken::new());
+        observer.spawn(server::serve(listener, service, 64, never, Duration::ZERO));
+    }
+    let server = server::serve(listener, gateway.clone(), settings.max_connections, stop.clone(), DRAIN);
+    let drain = async {
+        stop.cancelled().await;
+        gateway.shutdown(DRAIN).await
+    };
+    let demo = async {
+        let Some(runner) = settings.runner_token.as_deref().filter(|_| settings.demo) else { return Ok(()) };
+        let mut agents = demo::start(address, runner, &stop)?;
+        let tokens = demo::Tokens {
+            client: settings.client_tokens.first().map(String::as_str),
+            admin: settings.admin_tokens.first().map(String::as_str),
+            runner,
+        };
+        if stop.run_until_cancelled(demo::ready(&*registry)).await.is_some() {
+            println!("{}", demo::invitation(address, &tokens));
+        }
+        while agents.join_next().await.is_some() {}
+        Ok::<(), BoxError>(())
+    };
+    let ((), drained, demo) = tokio::join!(server, drain, demo);
+    tracing::info!(?drained, "ended");
+    demo
+}
+
+fn log_to_stderr() -> WorkerGuard {
+    let (writer, guard) =
+        NonBlockingBuilder::default().buffered_lines_limit(LOG_LINES).lossy(true).finish(std::io::stderr());
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(writer).init();
+    guard
+}

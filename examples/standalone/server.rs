@@ -1,0 +1,160 @@
+//! Listening, accepting and ending: what the gateway leaves to whoever mounts it.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use gateway_transport_ws::PeerAddr;
+use http::{Request, Response, header};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tower_service::Service;
+
+/// Connections that may wait to be accepted; the kernel has its own limit besides.
+const BACKLOG: u32 = 4096;
+/// From the opening of a connection, or the end of the last answer, to the end of a request's headers.
+/// So an idle connection is closed after it too.
+const HEADER_READ: Duration = Duration::from_secs(60);
+/// The pause after an accept that failed for want of file descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Listens at `host:port`.
+///
+/// # Errors
+/// The host is not known, or no address of it could be bound; the message names it.
+pub(crate) async fn listen(address: &str) -> io::Result<TcpListener> {
+    let explain =
+        |error: io::Error| io::Error::new(error.kind(), format!("cannot listen at {address}: {error}"));
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+    for candidate in lookup_host(address).await.map_err(explain)? {
+        match bind(candidate) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = error,
+        }
+    }
+    Err(explain(last))
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Serves `service` until `stop`, then lets the answers under way end, but no longer than `drain`.
+pub(crate) async fn serve<S, B>(
+    listener: TcpListener,
+    service: S,
+    max_connections: usize,
+    stop: CancellationToken,
+    drain: Duration,
+) where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let places = Arc::new(Semaphore::new(max_connections));
+    let mut connections = JoinSet::new();
+    loop {
+        let next = async {
+            let place = places.clone().acquire_owned().await.ok()?;
+            let (stream, peer) = accept(&listener).await;
+            Some((place, stream, peer))
+        };
+        let Some(Some((place, stream, peer))) = stop.run_until_cancelled(next).await else { break };
+        while connections.try_join_next().is_some() {}
+        let service = service.clone();
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_READ)
+            .serve_connection(TokioIo::new(stream), service_fn(move |request| call(&service, peer, request)))
+            .with_upgrades();
+        let stop = stop.clone();
+        connections.spawn(async move {
+            let _place = place;
+            let mut connection = pin!(connection);
+            let ended = match stop.run_until_cancelled(connection.as_mut()).await {
+                Some(ended) => ended,
+                None => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = ended {
+                tracing::debug!(%peer, %error, "connection ended early");
+            }
+        });
+    }
+    drop(listener);
+    let all = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(drain, all).await.is_err() {
+        tracing::warn!("connections were still open when the time to drain was up");
+    }
+}
+
+fn call<S>(service: &S, peer: SocketAddr, mut request: Request<Incoming>) -> S::Future
+where
+    S: Service<Request<Incoming>> + Clone,
+{
+    // Only runners that dial in are asked where they are; the rest need not pay for it.
+    if request.headers().contains_key(header::UPGRADE) {
+        request.extensions_mut().insert(PeerAddr(peer));
+    }
+    service.clone().call(request)
+}
+
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                // Small writes must not wait for an ACK; a socket that refuses is about to fail anyway.
+                let _ = stream.set_nodelay(true);
+                return (stream, peer);
+            }
+            // The client was gone before we came to it.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+                ) => {}
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept connections, trying again");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Cancels `stop` at the first SIGTERM or SIGINT and ends the process at the second.
+///
+/// # Errors
+/// The signals cannot be listened to.
+pub(crate) fn stop_on_signals(stop: CancellationToken) -> io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        for code in [None, Some(130)] {
+            let (terminated, interrupted) = (pin!(terminate.recv()), pin!(interrupt.recv()));
+            futures_util::future::select(terminated, interrupted).await;
+            if let Some(code) = code {
+                std::process::exit(code);
+            }
+            tracing::info!("draining; a second signal ends at once");
+            stop.cancel();
+        }
+    })
+}
