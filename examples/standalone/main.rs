@@ -12,29 +12,31 @@
 mod assemble;
 mod config;
 mod demo;
+mod log;
 mod server;
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
 use gateway_core::BoxError;
 use tokio_util::sync::CancellationToken;
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::EnvFilter;
 
 use assemble::{Assembled, assemble};
 use config::{Flags, Settings};
 
 /// How long requests under way may take to end after the first signal.
 const DRAIN: Duration = Duration::from_secs(30);
-/// Log lines that wait to be written; when there are more, lines are lost rather than requests held up.
-const LOG_LINES: usize = 16_384;
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
-    let _flush_at_the_end = log_to_stderr();
+    let _flush_at_the_end = match log::to_stderr() {
+        Ok(flush) => flush,
+        Err(error) => {
+            eprintln!("standalone: cannot log: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     match start(&flags) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -116,13 +118,4 @@ async fn run(mut settings: Settings) -> Result<(), BoxError> {
     let ((), drained, demo) = tokio::join!(server, drain, demo);
     tracing::info!(?drained, "ended");
     demo
-}
-
-fn log_to_stderr() -> WorkerGuard {
-    let (writer, guard) =
-        NonBlockingBuilder::default().buffered_lines_limit(LOG_LINES).lossy(true).finish(std::io::stderr());
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let colours = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(writer).init();
-    guard
 }

@@ -28,8 +28,8 @@ async fn the_http_link_conforms() {
 async fn nothing_is_left_after_the_storm() {
     // Real sockets and real time: a silent runner is waited for long enough that a slow machine is not
     // taken for a silent runner.
-    let storm = Storm { requests: 5_000, at_once: 100, patience: Duration::from_secs(1), ..Storm::default() };
+    let storm = Storm { at_once: 100, patience: Duration::from_secs(1), ..Storm::default() };
     let report = storm::run(&Http, storm).await;
     println!("{report:?}");
-    assert!(report.answered > 2_000 && report.cancelled > 500 && report.flaps > 10, "{report:?}");
+    assert!(report.answered > 5_000 && report.cancelled > 1_000 && report.flaps > 10, "{report:?}");
 }
