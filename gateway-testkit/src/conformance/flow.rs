@@ -80,18 +80,22 @@ const BLOCK: usize = 64 * 1024;
 
 pub(super) async fn stalled_reader_stops_the_runner(subject: &dyn Subject) {
     let blocks = usize::try_from(subject.buffered_at_most()).expect("fits") * 4 / BLOCK;
-    let engine = MockEngine::new(move |_| {
-        Script::chunks(std::iter::repeat_n(Bytes::from_static(&[b'x'; BLOCK]), blocks))
+    let engine = MockEngine::new(move |seen| match seen.head.uri.path() {
+        "/big" => Script::chunks(std::iter::repeat_n(Bytes::from_static(&[b'x'; BLOCK]), blocks)),
+        _ => Script::text(""),
     });
     let connected = subject.connect(engine.clone()).await;
-    let mut body = connected.link.send(post("/x", "{}")).await.expect("answer").into_body();
+    let mut body = connected.link.send(post("/big", "{}")).await.expect("answer").into_body();
     let first = next(&mut body).await.expect("a chunk").expect("a chunk");
-    // Other requests go on meanwhile; when several have, the stalled one had its chance to run over.
+    // Other requests are the clock: when many have come and gone and nothing more of the big answer was
+    // taken from the engine, nothing more will be.
     let mut before = 0;
     while before != engine.counts().sent_bytes {
         before = engine.counts().sent_bytes;
-        tokio::task::yield_now().await;
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        for _ in 0..100 {
+            let response = connected.link.send(post("/tick", "{}")).await.expect("answer");
+            read_all(response.into_body()).await.expect("body");
+        }
     }
     let buffered = engine.counts().sent_bytes - first.len() as u64;
     assert!(buffered <= subject.buffered_at_most(), "{buffered} bytes lie between engine and reader");

@@ -1,6 +1,8 @@
 //! A gateway's door over in-memory connections, and runners that knock at it.
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
+pub mod subjects;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
