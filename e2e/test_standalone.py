@@ -52,7 +52,7 @@ def test_ready_only_with_a_runner_and_metrics_on_a_listener_of_their_own(program
 def test_a_static_backend_from_the_environment_serves(programs: Programs) -> None:
     engine = programs.engine("engine")
     gateway = programs.gateway("gateway", environment={"STATIC_BACKENDS": engine})
-    gateway.wait_for_runners(*[id for id in gateway.runners()])
+    gateway.wait_for_runners(engine.removeprefix("http://"))
     assert gateway.chat().status == 200
     assert gateway.ask("GET", "/admin/runners", token=CLIENT_TOKEN).status in (401, 403)
     assert gateway.ask("GET", "/admin/runners", token=ADMIN_TOKEN).json["total"] == 1

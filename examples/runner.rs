@@ -95,8 +95,9 @@ async fn run(flags: Flags) -> Result<(), BoxError> {
         Some(slots) => Some(slots),
         None => engine.slots().await,
     };
-    if let Some(slots) = slots {
-        spec = spec.slots(slots);
+    match slots {
+        Some(slots) => spec = spec.slots(slots),
+        None => tracing::warn!("the engine does not say how many requests it takes at once; set --slots"),
     }
     let mut agent =
         Agent::builder().token(flags.token).spec(spec).engine(Arc::new(engine)).drain_timeout(DRAIN);

@@ -11,6 +11,8 @@ use serde::Deserialize;
 
 /// Where the gateway listens unless told otherwise.
 pub(crate) const LISTEN: &str = "127.0.0.1:8080";
+/// Where observability listens if only its host or port is set: the port that such gateways use for it.
+const OBSERVABILITY: &str = "127.0.0.1:8801";
 /// Connections that are open at once; more wait in the kernel's queue.
 pub(crate) const MAX_CONNECTIONS: usize = 10_000;
 
@@ -166,11 +168,12 @@ impl Settings {
                 address("listen", base, var("GATEWAY_HOST"), var("GATEWAY_PORT"))?
             }
         };
-        let observability = match (&file.observability, var("OBSERVABILITY_PORT")) {
-            (None, None) => None,
-            (base, port) => {
-                let base = base.as_deref().unwrap_or("127.0.0.1:0");
-                Some(address("observability", base, var("OBSERVABILITY_HOST"), port)?)
+        let observability = match (&file.observability, var("OBSERVABILITY_HOST"), var("OBSERVABILITY_PORT"))
+        {
+            (None, None, None) => None,
+            (base, host, port) => {
+                let base = base.as_deref().unwrap_or(OBSERVABILITY);
+                Some(address("observability", base, host, port)?)
             }
         };
         let client_tokens = match (var("GATEWAY_BEARER_TOKEN"), csv("GATEWAY_BEARER_TOKENS")) {
@@ -213,6 +216,12 @@ impl Settings {
         }
         if self.retry.max_failures == 0 {
             return Err(ConfigError("limits.max_failures must be at least 1".to_owned()));
+        }
+        if self.allow_anonymous && !self.client_tokens.is_empty() {
+            return Err(ConfigError(
+                "allow_anonymous = true lets everybody in, yet client tokens are set: remove one of them"
+                    .to_owned(),
+            ));
         }
         if self.client_tokens.is_empty() && !self.allow_anonymous && !self.demo {
             return Err(ConfigError(

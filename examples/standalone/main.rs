@@ -27,6 +27,8 @@ use config::{Flags, Settings};
 
 /// How long requests under way may take to end after the first signal.
 const DRAIN: Duration = Duration::from_secs(30);
+/// How long connections have beyond that to tell their clients that an answer was cut.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
@@ -96,7 +98,8 @@ async fn run(mut settings: Settings) -> Result<(), BoxError> {
         let (service, never) = (gateway.observability(), CancellationToken::new());
         observer.spawn(server::serve(listener, service, 64, never, Duration::ZERO));
     }
-    let server = server::serve(listener, gateway.clone(), settings.max_connections, stop.clone(), DRAIN);
+    let server =
+        server::serve(listener, gateway.clone(), settings.max_connections, stop.clone(), DRAIN + LAST_WORDS);
     let drain = async {
         stop.cancelled().await;
         gateway.shutdown(DRAIN).await

@@ -112,10 +112,12 @@ fn unknown_keys_are_errors_that_name_the_key() {
 }
 
 #[test]
-fn observability_starts_only_when_it_has_a_port() {
+fn observability_starts_when_its_host_or_port_is_set() {
     let observability =
         |environment: &[(&str, &str)], file| resolve(&[], environment, file).unwrap().observability;
-    assert_eq!(observability(&[TOKEN, ("OBSERVABILITY_HOST", "0.0.0.0")], None), None);
+    assert_eq!(observability(&[TOKEN], None), None);
+    let host = [TOKEN, ("OBSERVABILITY_HOST", "0.0.0.0")];
+    assert_eq!(observability(&host, None).as_deref(), Some("0.0.0.0:8801"));
     assert_eq!(observability(&[TOKEN, ("OBSERVABILITY_PORT", "9")], None).as_deref(), Some("127.0.0.1:9"));
     let both = [TOKEN, ("OBSERVABILITY_HOST", "0.0.0.0"), ("OBSERVABILITY_PORT", "9")];
     assert_eq!(observability(&both, None).as_deref(), Some("0.0.0.0:9"));

@@ -38,7 +38,7 @@
 //! | `GET /admin/runners/events` | admins |
 //! | the doors of the runner sources, such as `/ws/runners` | runners; the door checks them |
 //!
-//! Every failure has OpenAI's error object as its body. Metrics are not among the routes: they are
+//! Every failure of the gateway has OpenAI's error object as its body; what a runner itself answers passes as it is. Metrics are not among the routes: they are
 //! served by [`Gateway::observability`], wherever the host wants them.
 //!
 //! # What is promised

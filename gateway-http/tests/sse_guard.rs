@@ -50,6 +50,18 @@ async fn a_cut_at_any_byte_is_told_once_and_in_order() {
 }
 
 #[tokio::test]
+async fn an_end_in_the_middle_of_an_event_is_a_cut_too() {
+    // A runner whose answer ends with its connection: killed, it looks as if it had ended.
+    let (link, send) = Mock::stream(SSE);
+    let gateway = with_runner(&link);
+    send.try_send(Ok(Bytes::from_static(b"data: {\"a\":1}\n\ndata: {\"b"))).unwrap();
+    drop(send);
+    let answer = whole(&gateway, chat(r#"{"model":"m","stream":true}"#)).await;
+    let text = String::from_utf8(answer.body.to_vec()).unwrap();
+    assert_eq!(text, format!("data: {{\"a\":1}}\n\ndata: {{\"b\n\n{LAST_WORDS}"));
+}
+
+#[tokio::test]
 async fn how_the_bytes_were_cut_into_chunks_does_not_matter() {
     for at in 1..STREAM.len() - 1 {
         for split in [at.saturating_sub(1), at / 2] {

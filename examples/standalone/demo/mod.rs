@@ -59,7 +59,7 @@ pub(crate) fn start(
             .token(runner_token)
             .spec(RunnerSpec::new(RunnerId::new(id)?).slots(SLOTS).machine("cpu"))
             .engine(Arc::new(DemoEngine::new(model.clone())))
-            .drain_timeout(Duration::from_secs(10))
+            .drain_timeout(Duration::from_secs(30))
             .build()?;
         let stop = stop.clone();
         agents.spawn(async move {

@@ -21,13 +21,14 @@ const MISSING: &str = "You must name a model: `model` must be a string that is n
 /// Finds the model's name. The body is read once; nothing of it is kept or changed.
 pub(crate) fn named_model(body: &[u8]) -> Result<NamedModel<'_>, Box<ApiError>> {
     let Fields { model } = serde_json::from_slice(body).map_err(|error| {
-        // The library's message says what is wrong and where, and quotes nothing of the body.
-        let mut message = format!("The request's body is no JSON object that can be read: {error}.");
-        message.truncate(500);
-        if error.is_data() && error.to_string().starts_with(TWICE) {
-            return ApiError::bad_param("model", message);
+        let told = error.to_string();
+        if told.starts_with(TWICE) {
+            return ApiError::bad_param("model", format!("The request's body is ambiguous: {told}."));
         }
-        ApiError::bad_request(message)
+        // Of JSON that is no object the library's message would quote the whole; of what is no JSON it says
+        // only what is wrong and where.
+        let why = if error.is_data() { "it is not an object" } else { &told };
+        ApiError::bad_request(format!("The request's body is no JSON object that can be read: {why}."))
     })?;
     let raw = model.map(RawValue::get).filter(|raw| raw.starts_with('"'));
     let raw = raw.ok_or_else(|| ApiError::bad_param("model", MISSING))?;
@@ -146,6 +147,9 @@ mod tests {
             assert_eq!(error.reason, Reason::BadRequest, "{body}");
         }
         assert!(named_model(b"{\"model\":\"\xff\"}").is_err());
+        let long = format!("\"{}\"", "é".repeat(250));
+        let error = named_model(long.as_bytes()).expect_err("a string is no object");
+        assert!(!format!("{error:?}").contains('é'), "a body is not echoed");
     }
 
     #[test]

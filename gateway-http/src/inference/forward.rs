@@ -1,8 +1,10 @@
 use bytes::Bytes;
 use gateway_core::{BoxError, Dispatch, Dispatched, ModelId, Permit, RequestBody, Requirements};
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::header::{
+    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+};
 use http::request::Parts;
-use http::{Method, Response, Uri, Version};
+use http::{Method, Response, StatusCode, Uri, Version};
 use http_body::Body;
 use tokio::time::Instant;
 
@@ -100,6 +102,10 @@ fn to_client(shared: &Shared, dispatched: Dispatched, model: Option<HeaderValue>
     head.headers.insert(ROUTER_REASON, reason.clone());
     if let Some(model) = model {
         head.headers.insert(MODEL_USED, model);
+    }
+    if matches!(head.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+        // Every runner was busy. If the last one did not say for how long, a moment is a fair guess.
+        head.headers.entry(RETRY_AFTER).or_insert(HeaderValue::from_static("1"));
     }
     let body = if is_event_stream(&head.headers) {
         head.headers.remove(CONTENT_LENGTH);

@@ -18,11 +18,12 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 ];
 
 /// These are between the client and the gateway, or are set anew by the link.
-const NOT_FOR_RUNNERS: [HeaderName; 8] = [
+const NOT_FOR_RUNNERS: [HeaderName; 9] = [
     header::HOST,
     header::CONTENT_LENGTH,
     header::AUTHORIZATION,
     HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("api-key"),
     header::COOKIE,
     header::EXPECT,
     header::PROXY_AUTHORIZATION,
@@ -49,6 +50,8 @@ pub(crate) fn without_hop_by_hop(headers: &mut HeaderMap) {
             .filter_map(|value| value.to_str().ok())
             .flat_map(|value| value.split(','))
             .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+            // Nobody can take the length of a body away.
+            .filter(|name| *name != header::CONTENT_LENGTH && *name != header::CONTENT_TYPE)
             .collect();
         for name in named {
             headers.remove(name);

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use gateway_core::BoxError;
 use http::header::{CONTENT_LENGTH, HeaderMap};
 use http_body::{Body, Frame};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use crate::error::ApiError;
 
@@ -16,6 +16,8 @@ pub(crate) struct BodyLimits {
     pub(crate) max_bytes: usize,
     /// The longest that it may stand still.
     pub(crate) idle: Duration,
+    /// The longest that it may take as a whole: that of the request.
+    pub(crate) total: Option<Duration>,
 }
 
 impl BodyLimits {
@@ -45,6 +47,7 @@ where
     }
     let mut body = pin!(body);
     let mut timer = pin!(None::<Sleep>);
+    let mut end = None::<Instant>;
     let mut only = Bytes::new();
     let mut all = BytesMut::new();
     while !body.is_end_stream() {
@@ -54,7 +57,10 @@ where
             }
             // Made when there is something to wait for: a body that is here already needs no timer.
             if timer.is_none() {
-                timer.set(Some(tokio::time::sleep(limits.idle)));
+                let now = Instant::now();
+                end = end.or_else(|| limits.total.map(|total| now + total));
+                let idle = now + limits.idle;
+                timer.set(Some(tokio::time::sleep_until(end.map_or(idle, |end| end.min(idle)))));
             }
             match timer.as_mut().as_pin_mut().map(|timer| timer.poll(cx)) {
                 Some(Poll::Ready(())) => Poll::Ready(Err(ApiError::body_timeout())),

@@ -38,18 +38,19 @@ impl SseGuard {
                 self.last_words = self.last_words(&error);
                 Poll::Ready(self.last_words.take().map(Frame::data))
             }
-            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Ready(None) if self.is_whole() => Poll::Ready(None),
+            Poll::Ready(None) => {
+                // The runner's connection ended in the middle of an event, in a form in which its end is
+                // also that of the answer: nobody else can tell that it is cut.
+                self.inner = None;
+                Poll::Ready(self.words_for("broken_off", BROKEN_OFF).map(Frame::data))
+            }
             Poll::Pending => Poll::Pending,
         }
     }
 
     /// What is left to say after the stream broke off.
     fn last_words(&mut self, error: &BodyError) -> Option<Bytes> {
-        let between = self.tail.is_between_events();
-        if self.tail.is_done() {
-            // The client has all of it; what broke was only the connection.
-            return (!between).then(|| Bytes::from_static(b"\n\n"));
-        }
         let (broken, words) = if error.is_deadline() {
             ("deadline", DEADLINE)
         } else if error.is_idle_timeout() {
@@ -57,14 +58,29 @@ impl SseGuard {
         } else {
             ("broken_off", BROKEN_OFF)
         };
+        self.words_for(broken, words)
+    }
+
+    fn words_for(&mut self, broken: &'static str, words: &'static str) -> Option<Bytes> {
+        let between = self.tail.is_between_events();
+        if self.tail.is_done() {
+            // The client has all of it; what broke was only the connection.
+            return (!between).then(|| Bytes::from_static(b"\n\n"));
+        }
         self.broken = Some(broken);
         // Half an event must be ended first, or the error would be taken for the rest of it.
         let words = Bytes::from_static(words.as_bytes());
         Some(if between { words.slice(2..) } else { words })
     }
 
+    /// Whether what was passed on may be all there is.
+    fn is_whole(&self) -> bool {
+        self.tail.is_between_events() || self.tail.is_done()
+    }
+
     pub(crate) fn is_end(&self) -> bool {
-        self.last_words.is_none() && self.inner.as_ref().is_none_or(Body::is_end_stream)
+        self.last_words.is_none()
+            && self.inner.as_ref().is_none_or(|inner| inner.is_end_stream() && self.is_whole())
     }
 
     /// How it broke off, if it did.

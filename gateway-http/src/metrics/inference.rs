@@ -87,7 +87,8 @@ impl Default for InferenceMetrics {
 impl InferenceMetrics {
     /// The series of a model that some runner knows, or of all others.
     pub(crate) fn series(&self, known: Option<&ModelId>) -> Arc<ModelSeries> {
-        let Some(model) = known else { return self.other.clone() };
+        // A model that is called so would be a second series of the same name.
+        let Some(model) = known.filter(|model| model.as_str() != "other") else { return self.other.clone() };
         let by_model = self.by_model.load();
         if let Some(series) = by_model.get(model) {
             return series.clone();
