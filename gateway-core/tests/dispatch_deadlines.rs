@@ -73,6 +73,35 @@ async fn total_covers_everything() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn total_holds_for_an_answer_that_always_has_more() {
+    let chunks = std::iter::repeat_n("x", 1000);
+    let deadlines = Deadlines { total: Some(10 * SECOND), ..NONE };
+    let engine = MockEngine::new(move |_| Script::chunks(chunks.clone()));
+    let setup = setup(vec![engine], |builder| builder.deadlines(deadlines));
+    let answer = setup.dispatcher.dispatch(request(&model(), "{}")).await.unwrap();
+    let mut body = answer.response.into_body();
+    let error = loop {
+        // A client that reads slowly: the next chunk is ready whenever it asks.
+        tokio::time::advance(SECOND).await;
+        if let Err(error) = body.frame().await.expect("more than ten chunks") {
+            break error;
+        }
+    };
+    assert!(error.is_deadline(), "{error}");
+    setup.all_zero().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_too_long_to_count_is_none() {
+    let limit = Some(Duration::MAX);
+    let deadlines = Deadlines { first_byte: limit, idle: limit, total: limit };
+    let engine = MockEngine::new(|_| Script::chunks(["a", "b"]).interval(SECOND));
+    let setup = setup(vec![engine], |builder| builder.deadlines(deadlines));
+    let answer = setup.dispatcher.dispatch(request(&model(), "{}")).await.unwrap();
+    assert_eq!(gateway_testkit::text(answer.response).await.unwrap(), "ab");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_first_byte_in_time_is_followed_by_idle_not_by_total_silence() {
     let engine = MockEngine::new(|_| Script::chunks(["a", "b"]).interval(2 * SECOND));
     let deadlines =

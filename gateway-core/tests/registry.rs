@@ -46,6 +46,18 @@ async fn a_late_close_does_not_remove_the_new_connection() {
 }
 
 #[tokio::test]
+async fn an_operators_drain_outlives_a_connection_that_is_replaced() {
+    let registry = InMemoryRegistry::new();
+    let key = registry.join(spec("r"), serving(&["m"]), link());
+    registry.update(&key, RunnerChange::Drain(true));
+    let key = registry.join(spec("r"), serving(&["m"]), link());
+    assert!(registry.fleet().runner("r").unwrap().is_draining());
+    registry.update(&key, RunnerChange::Drain(false));
+    registry.join(spec("r"), serving(&["m"]), link());
+    assert!(!registry.fleet().runner("r").unwrap().is_draining());
+}
+
+#[tokio::test]
 async fn counters_of_two_registrations_are_apart() {
     let registry: Arc<dyn Registry> = Arc::new(InMemoryRegistry::new());
     registry.join(spec("r").slots(1), serving(&["m"]), link());

@@ -41,7 +41,7 @@ struct Limits {
 
 impl Limits {
     fn next(&self) -> Option<Instant> {
-        let idle = self.idle.map(|idle| self.last_chunk + idle);
+        let idle = self.idle.and_then(|idle| self.last_chunk.checked_add(idle));
         idle.into_iter().chain(self.total).min()
     }
 
@@ -55,8 +55,9 @@ impl Limits {
                 return Poll::Ready(Outcome::Cancelled(Cancel::Deadline));
             }
             // Chunks do not touch the timer; it looks at their time when it fires.
-            next = self.idle.map_or(next, |idle| self.last_chunk + idle);
-            if self.idle.is_some() && next <= now {
+            let idle = self.idle.and_then(|idle| self.last_chunk.checked_add(idle));
+            next = idle.unwrap_or(next);
+            if idle.is_some() && next <= now {
                 return Poll::Ready(Outcome::RunnerFault(Fault::IdleTimeout));
             }
             let next = self.total.map_or(next, |total| total.min(next));
@@ -140,10 +141,19 @@ impl Body for DispatchBody {
         let Some(inner) = &mut this.inner else { return Poll::Ready(None) };
         match Pin::new(inner).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
-                this.limits.last_chunk = Instant::now();
+                let now = Instant::now();
+                // Looked at here as well: an answer that always has a chunk ready never waits for the timer.
+                if this.limits.total.is_some_and(|total| total <= now) {
+                    return this.fail(Outcome::Cancelled(Cancel::Deadline), None);
+                }
+                this.limits.last_chunk = now;
                 this.pass(frame)
             }
-            Poll::Ready(Some(Err(error))) => this.fail(Outcome::RunnerFault(Fault::Connection), Some(error)),
+            Poll::Ready(Some(Err(error))) => {
+                // The rest of a streamed request may break off after the answer has begun.
+                let fault = Outcome::RunnerFault(Fault::Connection);
+                this.fail(if error.is_request_body() { Outcome::ClientFault } else { fault }, Some(error))
+            }
             Poll::Ready(None) => {
                 this.end(this.outcome);
                 Poll::Ready(None)

@@ -53,7 +53,7 @@ impl Outcome {
             429 | 503 => Self::Overloaded,
             // The client's key is checked here; these mean that the runner does not trust the gateway.
             401 | 403 | 407 => Self::RunnerFault(Fault::Status),
-            // Not implemented is about the request, not about the runner's health.
+            // Not implemented is about the request, not about the runner's health; another may have it.
             501 => Self::ClientFault,
             400..=499 => Self::ClientFault,
             500..=599 => Self::RunnerFault(Fault::Status),

@@ -4,9 +4,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use http::StatusCode;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http_body::{Body, Frame};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::attempt::Try;
 use super::body::{Answer, DispatchBody};
@@ -46,7 +48,7 @@ pub(super) async fn run(shared: &Arc<Shared>, call: Dispatch) -> Result<Dispatch
     let Some(in_flight) = shared.drain.enter() else {
         return Err(fail(DispatchErrorKind::Draining).retry_after_secs(5));
     };
-    let total = shared.deadlines.total.map(|total| Instant::now() + total);
+    let total = shared.deadlines.total.and_then(|total| Instant::now().checked_add(total));
 
     let (head, body) = request.into_parts();
     let mut body = Some(body);
@@ -85,7 +87,7 @@ pub(super) async fn run(shared: &Arc<Shared>, call: Dispatch) -> Result<Dispatch
         tried.push(Tried { runner: runner.key().clone(), sent });
         let counts = match &failure {
             Failure::NotSent(_) => false,
-            Failure::Answer(_, answer) => answer.outcome != Outcome::Overloaded,
+            Failure::Answer(_, answer) => matches!(answer.outcome, Outcome::RunnerFault(_)),
             Failure::Fault(..) => true,
             Failure::Total | Failure::RequestBody(_) => {
                 last = Some(Failed { failure, runner });
@@ -104,13 +106,10 @@ pub(super) async fn run(shared: &Arc<Shared>, call: Dispatch) -> Result<Dispatch
     };
     let fail = |kind| fail(kind).on(runner.id());
     Err(match failure {
-        Failure::Answer(head, mut answer) => match read_first(&mut answer, total).await {
-            Ok(()) => {
-                let before = tried.len() - 1;
-                return Ok(dispatched(shared, head, *answer, before, total, permit, in_flight));
-            }
-            Err(_) => fail(DispatchErrorKind::RunnerFailed(Fault::Connection)).retry_after_secs(1),
-        },
+        Failure::Answer(head, answer) => {
+            let before = tried.len() - 1;
+            return Ok(dispatched(shared, head, *answer, before, total, permit, in_flight));
+        }
         Failure::NotSent(error) => {
             fail(DispatchErrorKind::Unreachable).because(Some(error)).retry_after_secs(1)
         }
@@ -124,7 +123,11 @@ fn pick(shared: &Shared, requirements: &Requirements, tried: &[Tried]) -> Option
     let fleet = shared.registry.fleet();
     let pool = shared.router.pool(requirements, &fleet);
     let candidates = Candidates::new(pool, &*shared.router, requirements, tried);
-    shared.balancer.pick(requirements, &candidates)
+    shared.balancer.pick(requirements, &candidates).or_else(|| {
+        let pool = shared.router.fallback(requirements, &fleet)?;
+        let candidates = Candidates::new(pool, &*shared.router, requirements, tried);
+        shared.balancer.pick(requirements, &candidates)
+    })
 }
 
 fn dispatched(
@@ -157,16 +160,19 @@ async fn send(
     mut attempt: Try,
     total: Option<Instant>,
 ) -> Result<(http::response::Parts, Answer), Failure> {
-    let first_byte = shared.deadlines.first_byte.map(|limit| attempt.sent + limit);
+    let first_byte = shared.deadlines.first_byte.and_then(|limit| attempt.sent.checked_add(limit));
     let limit = first_byte.into_iter().chain(total).min();
     let runner = attempt.runner().clone();
     let exchange = async {
-        let (head, mut body) = runner.link().send(request).await?.into_parts();
+        let (mut head, mut body) = runner.link().send(request).await?.into_parts();
         let outcome = Outcome::of_status(head.status);
-        let keep = matches!(outcome, Outcome::Success | Outcome::ClientFault);
+        if is_for_another(&head, outcome) {
+            let words = last_words(&mut head, body).await;
+            return Ok((head, words, outcome, None));
+        }
         // The head alone proves little: engines send it before they have begun. Until a byte of the body
         // is here, another runner can still do it.
-        let first = if keep && !body.is_end_stream() { next_frame(&mut body).await? } else { None };
+        let first = if !body.is_end_stream() { next_frame(&mut body).await? } else { None };
         Ok::<_, LinkError>((head, body, outcome, first))
     };
     let done = match limit {
@@ -175,17 +181,16 @@ async fn send(
     };
     match done {
         Ok(Ok((head, body, outcome, first))) => {
-            if matches!(outcome, Outcome::RunnerFault(_) | Outcome::Overloaded) {
-                if matches!(head.status.as_u16(), 401 | 403 | 407) {
-                    attempt.finish(outcome);
-                    return Err(Failure::Fault(Fault::Status, None));
-                }
+            attempt.first_byte = Some(Instant::now());
+            if is_for_another(&head, outcome) {
                 // The runner is done with it. Its slot must not wait for what the next one makes of it.
                 attempt.finish(outcome);
+                if matches!(head.status.as_u16(), 401 | 403 | 407) {
+                    return Err(Failure::Fault(Fault::Status, None));
+                }
                 let answer = Answer { first: None, body, attempt, outcome };
                 return Err(Failure::Answer(head, Box::new(answer)));
             }
-            attempt.first_byte = Some(Instant::now());
             Ok((head, Answer { first, body, attempt, outcome }))
         }
         Ok(Err(error)) => {
@@ -215,18 +220,35 @@ async fn next_frame(body: &mut LinkBody) -> Result<Option<Frame<Bytes>>, LinkErr
     std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await.transpose()
 }
 
-/// An error answer that was held back is about to be passed on after all.
-async fn read_first(answer: &mut Answer, total: Option<Instant>) -> Result<(), ()> {
-    // What is to be said of an error is said at once, or not worth waiting for.
-    const PATIENCE: Duration = Duration::from_secs(5);
-    let mut limit = Instant::now() + PATIENCE;
-    limit = total.map_or(limit, |total| total.min(limit));
-    if !answer.body.is_end_stream() {
-        let first = timeout_at(limit, next_frame(&mut answer.body)).await;
-        answer.first = first.map_err(|_| ())?.map_err(|_| ())?;
+/// Whether another runner may do better than this answer.
+fn is_for_another(head: &http::response::Parts, outcome: Outcome) -> bool {
+    // "Not implemented" is nobody's fault, but another engine may have it.
+    matches!(outcome, Outcome::RunnerFault(_) | Outcome::Overloaded)
+        || head.status == StatusCode::NOT_IMPLEMENTED
+}
+
+/// Takes what a runner says of its failure off the link, so that neither connection nor stream waits for
+/// what becomes of the request elsewhere. What is too long or too slow is left out.
+async fn last_words(head: &mut http::response::Parts, mut body: LinkBody) -> LinkBody {
+    const LONGEST: usize = 64 * 1024;
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let mut words = BytesMut::new();
+    let read = async {
+        while let Some(frame) = next_frame(&mut body).await? {
+            words.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
+            if words.len() > LONGEST {
+                return Err(LinkError::lost("its error is too long"));
+            }
+        }
+        Ok(())
+    };
+    if matches!(timeout(PATIENCE, read).await, Ok(Ok(()))) {
+        return LinkBody::full(words);
     }
-    answer.attempt.first_byte = Some(Instant::now());
-    Ok(())
+    for about_the_body in [CONTENT_LENGTH, CONTENT_TYPE, CONTENT_ENCODING] {
+        head.headers.remove(about_the_body);
+    }
+    LinkBody::full(Bytes::new())
 }
 
 /// Nobody could be picked and nobody was tried: says why.
@@ -236,7 +258,11 @@ fn nobody(shared: &Shared, requirements: &Requirements, id: &RequestId, tried: &
     let pool = shared.router.pool(requirements, &fleet);
     let candidates = Candidates::new(pool, &*shared.router, requirements, tried);
     let fail = |kind| DispatchError::new(kind, id, model);
-    if candidates.iter().next().is_some() {
+    let fallback = shared
+        .router
+        .fallback(requirements, &fleet)
+        .map(|pool| Candidates::new(pool, &*shared.router, requirements, tried));
+    if candidates.iter().next().or_else(|| fallback.as_ref()?.iter().next()).is_some() {
         return fail(DispatchErrorKind::Overloaded).retry_after_secs(1);
     }
     let entry = model.and_then(|model| fleet.model(model.as_str()));

@@ -62,6 +62,10 @@ impl Registry for InMemoryRegistry {
         let runner = Arc::new(Runner::new(key.clone(), spec, status, link));
         let fleet = self.fleet.load_full();
         let old = fleet.by_id(&key.id);
+        if old.is_some_and(|old| old.is_draining()) {
+            // An operator's word outlives a connection that is replaced.
+            runner.live().set_draining(true);
+        }
         self.fleet.store(Arc::new(fleet.replace(old, Some(runner))));
         if let Some(old) = old {
             old.live().leave();

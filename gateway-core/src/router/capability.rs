@@ -6,7 +6,7 @@ use crate::runner::{Model, ModelState, Runner};
 /// capability, modality, context length.
 ///
 /// Runners that have the model loaded are preferred: others that would load it on demand are looked at
-/// only when none has it loaded.
+/// only when none that has it loaded can take the request, be it full, draining or of the wrong kind.
 ///
 /// ```
 /// use gateway_core::{CapabilityRouter, InMemoryRegistry, Registry, Requirements, Router};
@@ -26,6 +26,12 @@ impl Router for CapabilityRouter {
         };
         let runners = if entry.loaded().is_empty() { entry.on_demand() } else { entry.loaded() };
         Pool { runners, exact: requirements.is_model_only() }
+    }
+
+    fn fallback<'f>(&self, requirements: &Requirements, fleet: &'f Fleet) -> Option<Pool<'f>> {
+        let entry = fleet.model(requirements.model.as_ref()?.as_str())?;
+        let is_news = !entry.loaded().is_empty() && !entry.on_demand().is_empty();
+        is_news.then(|| Pool { runners: entry.on_demand(), exact: requirements.is_model_only() })
     }
 
     fn verdict(&self, requirements: &Requirements, runner: &Runner) -> Result<(), Refusal> {

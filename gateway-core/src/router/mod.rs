@@ -20,8 +20,14 @@ pub trait Router: Send + Sync + 'static {
     /// The runners worth looking at, from an index of the fleet if there is one. Called on every try.
     fn pool<'f>(&self, requirements: &Requirements, fleet: &'f Fleet) -> Pool<'f>;
 
+    /// The runners to look at when nobody of the pool can be reserved. None unless a router says so.
+    fn fallback<'f>(&self, requirements: &Requirements, fleet: &'f Fleet) -> Option<Pool<'f>> {
+        let _ = (requirements, fleet);
+        None
+    }
+
     /// Whether one runner could serve the request, and if not, why. Must agree with
-    /// [`pool`](Router::pool): a runner that it accepts is in the pool.
+    /// [`pool`](Router::pool) and [`fallback`](Router::fallback): a runner that it accepts is in one of them.
     fn verdict(&self, requirements: &Requirements, runner: &Runner) -> Result<(), Refusal>;
 }
 

@@ -72,7 +72,8 @@ impl HttpLinkBuilder {
 
     /// How long a connection is kept unused. Default: 60 s.
     pub fn idle_timeout(mut self, limit: Duration) -> Self {
-        self.limits.idle_timeout = limit;
+        // A year is as good as for ever, and can be added to a clock.
+        self.limits.idle_timeout = limit.min(Duration::from_secs(365 * 86_400));
         self
     }
 

@@ -1,16 +1,22 @@
 //! One request on its way: over an idle connection if there is one, over a new one if that has died.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use gateway_core::{LinkBody, LinkError, LinkRequest, LinkResponse, RequestBody};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header};
 use http_body::Body;
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
 use super::HttpLink;
 use super::answer::{Answer, strip_hop_by_hop};
 use super::connection::{Connection, Failure};
 use super::outgoing::{BodyFault, Kept, Outgoing};
+
+/// A close that was on its way when the request went out shows within a round trip. Later than this the
+/// runner died while it worked, and the request must not kill it twice.
+const CROSSED: Duration = Duration::from_secs(1);
 
 /// What it takes to send a request a second time.
 struct Spare {
@@ -69,6 +75,7 @@ impl HttpLink {
             return self.send_anew(request.map(Outgoing::Once), false).await;
         };
         let (request, spare) = Spare::split(request);
+        let sent = Instant::now();
         let Failure { unsent, error } = match connection.exchange(request).await {
             Ok(answer) => return self.answer(answer, connection),
             Err(failure) => failure,
@@ -83,6 +90,9 @@ impl HttpLink {
         }
         // The runner closed the connection while it was idle, as it may at any time: not a failure.
         let seen = unsent.is_none();
+        if seen && sent.elapsed() > CROSSED {
+            return Err(lost(error));
+        }
         match unsent.or_else(|| spare.into_request()) {
             Some(request) => self.send_anew(request, seen).await,
             None => Err(lost(error)),

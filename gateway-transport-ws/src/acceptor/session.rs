@@ -97,9 +97,11 @@ fn plan(
     let asked = register.tunnel.filter(|asked| asked.version == TUNNEL_VERSION && asked.max_streams > 0);
     if let Some(asked) = asked {
         let max_streams = asked.max_streams.min(shared.settings.max_streams);
-        // Streams are slots: a reservation is also the right to open one.
-        let slots = spec.slots.map_or(max_streams, |slots| slots.get().min(max_streams));
-        spec = spec.slots(slots);
+        // Streams are slots: a reservation is also the right to open one. A runner that does not say how
+        // many it has stays unknown; the tunnel itself takes no more than its streams.
+        if let Some(slots) = spec.slots {
+            spec = spec.slots(slots.get().min(max_streams));
+        }
         let grant = Some(TunnelGrant { version: TUNNEL_VERSION, max_streams });
         return Ok(Plan { spec, grant, peer, dial_back: None });
     }

@@ -18,6 +18,7 @@ mod time;
 mod to_core;
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -50,8 +51,8 @@ pub enum RunnerMessage {
     CommandResponse(CommandResponse),
 }
 
-/// Who a runner is, and how it is at that moment.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// Who a runner is, and how it is at that moment. Its `Debug` form leaves the token out.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Register {
     /// Its stable id.
     pub runner_id: String,
@@ -83,6 +84,16 @@ pub struct Register {
     /// Ours: it asks for the tunnel.
     #[serde(default, deserialize_with = "lenient::or_none", skip_serializing_if = "Option::is_none")]
     pub tunnel: Option<TunnelRequest>,
+}
+
+impl fmt::Debug for Register {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Register")
+            .field("runner_id", &self.runner_id)
+            .field("protocol_version", &self.protocol_version)
+            .field("status", &self.status)
+            .finish_non_exhaustive()
+    }
 }
 
 fn default_http_port() -> u16 {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use gateway_core::LinkError;
 use h2::RecvStream;
 use http_body::{Body, Frame};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::upload::Upload;
 
@@ -17,11 +18,13 @@ pub(super) struct Answer {
     /// The rest of the request, if the runner answered before it had all of it.
     upload: Option<Upload>,
     data_done: bool,
+    /// Dropped last: the stream's place is free when the stream is.
+    _place: OwnedSemaphorePermit,
 }
 
 impl Answer {
-    pub(super) fn new(stream: RecvStream, upload: Option<Upload>) -> Self {
-        Self { stream, upload, data_done: false }
+    pub(super) fn new(stream: RecvStream, upload: Option<Upload>, place: OwnedSemaphorePermit) -> Self {
+        Self { stream, upload, data_done: false, _place: place }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The gateway's side.
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::Poll;
 
 use async_trait::async_trait;
@@ -12,6 +13,7 @@ use h2::client::{Connection, SendRequest};
 use http::header::CONTENT_LENGTH;
 use http::{HeaderValue, Uri, Version};
 use http_body::Body as _;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::answer::Answer;
 use super::upload::Upload;
@@ -34,6 +36,7 @@ const REMEMBERED_RESETS: usize = 1024;
 #[derive(Clone)]
 pub struct TunnelLink {
     sender: SendRequest<Bytes>,
+    streams: Arc<Semaphore>,
     address: Option<String>,
 }
 
@@ -61,7 +64,8 @@ pub async fn connect(
         .handshake(io)
         .await
         .map_err(|error| LinkError::not_sent("the tunnel could not be opened").because(error))?;
-    Ok((TunnelLink { sender, address }, connection))
+    let streams = Arc::new(Semaphore::new(streams as usize));
+    Ok((TunnelLink { sender, streams, address }, connection))
 }
 
 #[async_trait]
@@ -71,6 +75,10 @@ impl RunnerLink for TunnelLink {
     }
 
     async fn send(&self, request: LinkRequest) -> Result<LinkResponse, LinkError> {
+        // One more would wait inside HTTP/2, where nobody could send it elsewhere.
+        let Ok(place) = self.streams.clone().try_acquire_owned() else {
+            return Err(LinkError::not_sent("every stream of the tunnel is taken"));
+        };
         let (head, body) = request.into_parts();
         let (head, is_empty) = tunnelled(head, &body)?;
         // Ready unless the connection has ended: a clone has no stream of its own to wait for.
@@ -89,7 +97,7 @@ impl RunnerLink for TunnelLink {
             response.as_mut().poll(cx).map_err(before_head)
         })
         .await?;
-        answer(response, upload)
+        answer(response, upload, place)
     }
 }
 
@@ -118,6 +126,7 @@ fn tunnelled(
 fn answer(
     response: http::Response<h2::RecvStream>,
     upload: Option<Upload>,
+    place: OwnedSemaphorePermit,
 ) -> Result<LinkResponse, LinkError> {
     let (mut head, stream) = response.into_parts();
     if let Some(fault) = head.headers.remove(FAULT_HEADER) {
@@ -129,7 +138,7 @@ fn answer(
         });
     }
     head.version = Version::default();
-    Ok(http::Response::from_parts(head, LinkBody::new(Answer::new(stream, upload))))
+    Ok(http::Response::from_parts(head, LinkBody::new(Answer::new(stream, upload, place))))
 }
 
 fn not_sent(error: h2::Error) -> LinkError {
