@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
@@ -26,6 +27,9 @@ const BACKLOG: u32 = 4096;
 /// From the opening of a connection, or the end of the last answer, to the end of a request's headers.
 /// So an idle connection is closed after it too.
 const HEADER_READ: Duration = Duration::from_secs(60);
+/// How long a client may take nothing of its answer. Longer, and its connection is cut: the slot that the
+/// answer holds on a runner is for somebody who reads.
+const WRITE_STALL: Duration = Duration::from_secs(120);
 /// The pause after an accept that failed for want of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -80,7 +84,10 @@ pub(crate) async fn serve<S, B>(
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_READ)
-            .serve_connection(TokioIo::new(stream), service_fn(move |request| call(&service, peer, request)))
+            .serve_connection(
+                TokioIo::new(patient(stream)),
+                service_fn(move |request| call(&service, peer, request)),
+            )
             .with_upgrades();
         let stop = stop.clone();
         connections.spawn(async move {
@@ -114,6 +121,13 @@ where
         request.extensions_mut().insert(PeerAddr(peer));
     }
     service.clone().call(request)
+}
+
+/// A stream that fails when its peer takes nothing for too long.
+fn patient(stream: TcpStream) -> Pin<Box<TimeoutStream<TcpStream>>> {
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(WRITE_STALL));
+    Box::pin(stream)
 }
 
 async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {

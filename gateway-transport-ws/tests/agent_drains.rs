@@ -146,6 +146,34 @@ async fn a_reader_that_stalls_holds_it_up_no_longer_than_the_drain_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_runner_that_waits_for_a_slow_reader_still_shows_that_it_lives() {
+    let network = Network::default();
+    let mut gateway = network.gateway("gw");
+    let engine = Engine::new(|_| Script::text(vec![b'x'; 100_000]));
+    let agent = run(agent(&network, &["gw"], &engine, 8).drain_timeout(Duration::from_secs(200)));
+    let (mut peer, _) = gateway.registered().await;
+    let tunnel = peer.tunnel().await;
+    let answer = tunnel.request("/").await;
+    engine.mock.until(|counts| counts.finished == 1).await;
+    agent.stop.cancel();
+    peer.until_it(|message| message["health"] == "shutting_down").await;
+    // A gateway gives up on a runner that is silent for 90 s.
+    for _ in 0..4 {
+        let begun = Instant::now();
+        assert_eq!(peer.until("heartbeat").await["health"], "shutting_down");
+        assert!(seconds(begun) <= 30);
+    }
+    let mut body = answer.into_body();
+    let mut got = 0;
+    while let Some(piece) = body.data().await {
+        got += piece.as_ref().unwrap().len();
+        let _ = body.flow_control().release_capacity(piece.unwrap().len());
+    }
+    assert_eq!(got, 100_000);
+    agent.returned().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn after_the_drain_timeout_what_is_in_flight_is_cut() {
     let network = Network::default();
     let mut gateway = network.gateway("gw");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use gateway_core::{CommandReply, RunnerStatus};
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep, timeout};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use tokio_util::sync::CancellationToken;
 
@@ -157,9 +157,12 @@ impl Registered {
         };
         match ended {
             Ok(now) => {
-                drop(talk.commands);
+                talk.commands = Commands::default();
                 if let (Some(tunnel), Phase::Closing) = (tunnel, now) {
-                    finish(tunnel, &mut driving, phase).await;
+                    tokio::select! {
+                        () = finish(tunnel, &mut driving, phase) => {}
+                        () = talk.stay() => {}
+                    }
                 }
                 if !driving.is_empty() && talk.control.sender().close().is_ok() {
                     driving.join_next().await;
@@ -256,6 +259,27 @@ impl Talk<'_> {
                     let status = self.reports.status(self.shared.gate.count(), self.counted);
                     if self.told.as_ref() != Some(&status) {
                         self.update()?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Signs of life while the last answers leave, so that a gateway does not take a slow reader for a dead
+    /// runner. Never ends by itself.
+    async fn stay(&mut self) {
+        let period = self.shared.settings.heartbeat_interval;
+        let mut heartbeat = interval_at(Instant::now() + period, period);
+        loop {
+            tokio::select! {
+                _ = heartbeat.tick() => {
+                    let status = self.status();
+                    // If it cannot be said, the connection ends, and that is noticed elsewhere.
+                    let _ = self.say(&RunnerMessage::Heartbeat(status));
+                }
+                text = self.control.recv() => {
+                    if text.is_none() {
+                        std::future::pending::<()>().await;
                     }
                 }
             }
