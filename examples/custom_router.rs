@@ -14,7 +14,7 @@ pub(crate) struct MindMaintenance;
 impl Router for MindMaintenance {
     fn pool<'f>(&self, requirements: &Requirements, fleet: &'f Fleet) -> Pool<'f> {
         // Its index by model is good, but not every runner in it will do: each must be looked at.
-        Pool { exact: false, ..CapabilityRouter.pool(requirements, fleet) }
+        CapabilityRouter.pool(requirements, fleet).inexact()
     }
 
     fn verdict(&self, requirements: &Requirements, runner: &Runner) -> Result<(), Refusal> {

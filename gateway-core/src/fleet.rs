@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::bell::Bell;
 use crate::names::{ModelId, RunnerId, RunnerKey};
-use crate::runner::{Model, ModelState, Runner};
+use crate::runner::{Model, ModelState, Place, Runner, RunnerSet};
 
 /// The runners there are at one moment, indexed by model. Never changes; the [`Registry`](crate::Registry)
 /// makes a new one for every change, so that readers need no lock.
@@ -12,31 +13,32 @@ use crate::runner::{Model, ModelState, Runner};
 pub struct Fleet {
     version: u64,
     /// Sorted by id.
-    runners: Vec<Arc<Runner>>,
+    runners: RunnerSet,
     models: HashMap<ModelId, Arc<ModelEntry>>,
+    place: Place,
 }
 
 /// Who has one model.
 #[derive(Debug, Default, Clone)]
 pub struct ModelEntry {
-    loaded: Vec<Arc<Runner>>,
-    on_demand: Vec<Arc<Runner>>,
-    known: Vec<Arc<Runner>>,
+    loaded: RunnerSet,
+    on_demand: RunnerSet,
+    known: RunnerSet,
 }
 
 impl ModelEntry {
     /// Operational runners that have it in memory.
-    pub fn loaded(&self) -> &[Arc<Runner>] {
+    pub fn loaded(&self) -> &RunnerSet {
         &self.loaded
     }
 
     /// Operational runners that have it not in memory but load it when a request asks for it.
-    pub fn on_demand(&self) -> &[Arc<Runner>] {
+    pub fn on_demand(&self) -> &RunnerSet {
         &self.on_demand
     }
 
     /// Every runner that knows it, in whatever state it and the runner are.
-    pub fn known(&self) -> &[Arc<Runner>] {
+    pub fn known(&self) -> &RunnerSet {
         &self.known
     }
 
@@ -45,8 +47,11 @@ impl ModelEntry {
     }
 
     fn without(&self, key: &RunnerKey) -> Self {
-        let keep = |list: &[Arc<Runner>]| list.iter().filter(|runner| runner.key() != key).cloned().collect();
-        Self { loaded: keep(&self.loaded), on_demand: keep(&self.on_demand), known: keep(&self.known) }
+        Self {
+            loaded: self.loaded.without(key),
+            on_demand: self.on_demand.without(key),
+            known: self.known.without(key),
+        }
     }
 
     fn add(&mut self, runner: &Arc<Runner>, state: &ModelState) {
@@ -54,11 +59,11 @@ impl ModelEntry {
         if self.known.last().is_some_and(|last| last.key() == runner.key()) {
             return;
         }
-        self.known.push(runner.clone());
+        self.known = self.known.with(runner);
         if runner.status().health.is_operational() {
             match state {
-                ModelState::Loaded => self.loaded.push(runner.clone()),
-                ModelState::OnDemand => self.on_demand.push(runner.clone()),
+                ModelState::Loaded => self.loaded = self.loaded.with(runner),
+                ModelState::OnDemand => self.on_demand = self.on_demand.with(runner),
                 _ => {}
             }
         }
@@ -66,13 +71,26 @@ impl ModelEntry {
 }
 
 impl Fleet {
+    pub(crate) fn new(place: Place) -> Self {
+        Self { place, ..Self::default() }
+    }
+
+    /// What tells those who wait that a slot may be free. The same for all snapshots of one registry.
+    pub fn bell(&self) -> &Arc<Bell> {
+        &self.place.bell
+    }
+
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+
     /// Grows with every change.
     pub fn version(&self) -> u64 {
         self.version
     }
 
     /// Every runner, sorted by id.
-    pub fn runners(&self) -> &[Arc<Runner>] {
+    pub fn runners(&self) -> &RunnerSet {
         &self.runners
     }
 
@@ -97,7 +115,7 @@ impl Fleet {
     pub fn models(&self) -> Vec<&Model> {
         let mut models: Vec<&Model> = Vec::with_capacity(self.models.len());
         for (name, entry) in &self.models {
-            let serving = entry.loaded.iter().chain(&entry.on_demand).chain(&entry.known);
+            let serving = entry.loaded.iter().chain(entry.on_demand.iter()).chain(entry.known.iter());
             let described =
                 serving.flat_map(|runner| &runner.status().models).find(|model| model.id == *name);
             models.extend(described);
@@ -108,9 +126,9 @@ impl Fleet {
 
     /// Whether at least one runner could take a request for some model now.
     pub fn can_serve(&self) -> bool {
-        self.models
-            .values()
-            .any(|entry| entry.loaded.iter().chain(&entry.on_demand).any(|runner| runner.is_available()))
+        self.models.values().any(|entry| {
+            entry.loaded.iter().chain(entry.on_demand.iter()).any(|runner| runner.is_available())
+        })
     }
 
     /// The snapshot after `old` was replaced by `new`. Either may be absent. Costs one pass over the
@@ -119,7 +137,7 @@ impl Fleet {
         let mut next = self.clone();
         next.version += 1;
         if let Some(old) = old {
-            next.runners.retain(|runner| runner.key() != old.key());
+            next.runners = next.runners.without(old.key());
             for name in names(old) {
                 let Some(entry) = next.models.get(name) else { continue };
                 let entry = entry.without(old.key());
@@ -142,7 +160,7 @@ impl Fleet {
                     enter(model.local_name());
                 }
             }
-            next.runners.insert(at, new);
+            next.runners = next.runners.with_at(at, new);
         }
         next
     }

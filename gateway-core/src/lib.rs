@@ -39,6 +39,7 @@
 //! runner and gives the slot back.
 
 mod balance;
+mod bell;
 mod body;
 mod command;
 mod dispatch;
@@ -51,8 +52,10 @@ mod registry;
 mod router;
 mod runner;
 mod source;
+mod workload;
 
-pub use balance::{Balancer, BestFit, Candidates, LeastLoaded, RoundRobin, Tried};
+pub use balance::{Balancer, BestFit, Candidates, LeastLoaded, RoundRobin, Score, Tried};
+pub use bell::{Bell, Listener, Waiting};
 pub use body::{LinkBody, RequestBody};
 pub use command::{Command, CommandReply};
 pub use dispatch::{
@@ -69,8 +72,10 @@ pub use registry::{
 };
 pub use router::{CapabilityRouter, Pool, Refusal, Requirements, Router};
 pub use runner::{
-    Capability, CapabilityReport, Health, Labels, Load, Machine, MachineKind, Modalities, Modality, Model,
-    ModelState, ReportedLoad, Reservation, ResourceReport, Resources, Runner, RunnerSpec, RunnerStatus,
+    Capability, CapabilityReport, Health, Labels, Load, Machine, MachineKind, Measured, Modalities, Modality,
+    Model, ModelState, ReportedLoad, Reservation, ResourceReport, Resources, Runner, RunnerSet, RunnerSpec,
+    RunnerStatus,
 };
 pub use source::{Door, RunnerSource};
 pub use tokio_util::sync::CancellationToken;
+pub use workload::{PromptBlocks, Workload};

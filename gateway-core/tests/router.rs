@@ -115,7 +115,7 @@ fn loaded_is_preferred_to_on_demand() {
     let pool = |registry: &InMemoryRegistry| {
         let fleet = registry.fleet();
         let pool = CapabilityRouter.pool(&needs, &fleet);
-        pool.runners.iter().map(|runner| runner.id().to_string()).collect::<Vec<_>>()
+        pool.runners().iter().map(|runner| runner.id().to_string()).collect::<Vec<_>>()
     };
     assert_eq!(pool(&registry), ["cold"]);
     let warm = RunnerSpec::new(RunnerId::new("warm").unwrap());
@@ -152,11 +152,11 @@ proptest! {
         needs.machine = gpu.then_some(MachineKind::Gpu);
         let fleet = registry.fleet();
         let pool = CapabilityRouter.pool(&needs, &fleet);
-        prop_assert!(pool.exact != gpu || pool.runners.is_empty());
+        prop_assert!(pool.is_exact() != gpu || pool.runners().is_empty());
         for runner in fleet.runners() {
             let accepted = CapabilityRouter.verdict(&needs, runner).is_ok();
-            let inside = pool.runners.iter().any(|other| other.key() == runner.key());
-            if pool.exact && inside {
+            let inside = pool.runners().iter().any(|other| other.key() == runner.key());
+            if pool.is_exact() && inside {
                 prop_assert!(accepted);
             }
             let loaded = runner.model("m").is_some_and(|model| model.state == ModelState::Loaded);

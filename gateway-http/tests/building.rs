@@ -60,7 +60,7 @@ struct ByName;
 
 impl Router for ByName {
     fn pool<'f>(&self, _: &Requirements, fleet: &'f Fleet) -> Pool<'f> {
-        Pool { runners: fleet.runners(), exact: false }
+        Pool::of(fleet.runners(), false)
     }
 
     fn verdict(&self, requirements: &Requirements, runner: &Runner) -> Result<(), Refusal> {

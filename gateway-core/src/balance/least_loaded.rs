@@ -8,7 +8,11 @@ use crate::runner::{Load, Reservation};
 ///
 /// The default: right whenever requests differ in length or runners in size. Load is what is counted
 /// here plus what the runner reported of others' requests, so a burst between two reports spreads.
-/// Looks at every candidate: its cost grows with the fleet.
+///
+/// Exact, so it looks at every candidate. What it looks at is one word per runner, kept up to date by
+/// whoever takes or gives back a slot and laid out in a row, so ten thousand runners are some microseconds.
+/// Requests that need more than a model, or are tried again, are chosen for by the slow way, which asks each
+/// runner.
 #[derive(Debug, Clone)]
 pub struct LeastLoaded {
     assumed_slots: u32,
@@ -17,7 +21,7 @@ pub struct LeastLoaded {
 impl LeastLoaded {
     /// Slots that are assumed of a runner that does not say. Four is what llama.cpp's server takes unless
     /// told otherwise (its `--parallel`).
-    pub const ASSUMED_SLOTS: u32 = 4;
+    pub const ASSUMED_SLOTS: u32 = crate::runner::ASSUMED_SLOTS;
 
     /// Assumes so many slots of a runner that does not say how many it has; at least 1. It is a weight
     /// only, no limit.
@@ -45,6 +49,12 @@ impl Balancer for LeastLoaded {
 
     fn pick(&self, _: &Requirements, candidates: &Candidates<'_>) -> Option<Reservation> {
         let now = Instant::now();
+        if self.assumed_slots == Self::ASSUMED_SLOTS
+            && let Some(at) = candidates.least(now)
+            && let Some(reservation) = candidates.try_reserve(at)
+        {
+            return Some(reservation);
+        }
         // Each turn loses at most one race for a slot, and then that runner is full.
         for _ in 0..=candidates.len() {
             let mut best: Option<(usize, (u64, u64))> = None;

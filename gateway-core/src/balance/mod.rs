@@ -4,15 +4,17 @@ mod best_fit;
 mod candidates;
 mod least_loaded;
 mod round_robin;
+mod score;
 
 pub use best_fit::BestFit;
 pub use candidates::{Candidates, Tried};
 pub use least_loaded::LeastLoaded;
 pub use round_robin::RoundRobin;
+pub use score::Score;
 
 use crate::dispatch::Attempt;
 use crate::router::Requirements;
-use crate::runner::Reservation;
+use crate::runner::{Reservation, Runner};
 
 /// Chooses a runner for a request and reserves it, in one step.
 ///
@@ -39,6 +41,12 @@ pub trait Balancer: Send + Sync + 'static {
     /// Called on every try, from many threads at once: it should neither lock nor allocate. A
     /// candidate seen free may be taken by the time it is reserved; then choose again.
     fn pick(&self, requirements: &Requirements, candidates: &Candidates<'_>) -> Option<Reservation>;
+
+    /// What speaks for and against a runner, for the admin's `explain`. Adds to `scores`; adds nothing
+    /// unless a strategy says so. Not on the way of a request.
+    fn scores(&self, requirements: &Requirements, runner: &Runner, scores: &mut Vec<Score>) {
+        let _ = (requirements, runner, scores);
+    }
 
     /// Learns how a try ended. Called once for every reservation that was used.
     fn observe(&self, attempt: &Attempt<'_>) {

@@ -7,7 +7,9 @@ use tokio::time::Instant;
 use super::Shared;
 use super::outcome::{Attempt, Cancel, Outcome};
 use crate::names::{ModelId, RequestId};
-use crate::runner::{Reservation, Runner};
+use crate::router::Requirements;
+use crate::runner::{Reservation, Runner, Sample};
+use crate::workload::Workload;
 
 /// Holds the reservation and tells the observers once how the try ended. Dropped without a word, it was
 /// cancelled.
@@ -17,9 +19,13 @@ pub(super) struct Try {
     reservation: Option<Reservation>,
     request_id: RequestId,
     model: Option<ModelId>,
+    workload: Workload,
+    /// Prompt tokens that the runner had to read before this answer could begin, as counted here.
+    prefill_tokens: u64,
     pub(super) sent: Instant,
-    pub(super) first_byte: Option<Instant>,
+    first_byte: Option<Instant>,
     pub(super) bytes: u64,
+    pub(super) chunks: u32,
 }
 
 impl Try {
@@ -27,18 +33,35 @@ impl Try {
         shared: &Arc<Shared>,
         reservation: Reservation,
         request_id: &RequestId,
-        model: Option<&ModelId>,
+        requirements: &Requirements,
     ) -> Self {
+        let known = reservation.prefill_tokens() > 0;
+        let prefill_tokens = if known { reservation.runner().load().prefill_tokens } else { 0 };
         Self {
             shared: shared.clone(),
             runner: reservation.runner().clone(),
             reservation: Some(reservation),
             request_id: request_id.clone(),
-            model: model.cloned(),
+            model: requirements.model.clone(),
+            workload: requirements.workload.clone(),
+            prefill_tokens,
             sent: Instant::now(),
             first_byte: None,
             bytes: 0,
+            chunks: 0,
         }
+    }
+
+    /// The first byte of the answer's body is here.
+    pub(super) fn begun(&mut self) {
+        self.first_byte = Some(Instant::now());
+        if let Some(reservation) = &mut self.reservation {
+            reservation.prefilled();
+        }
+    }
+
+    pub(super) fn first_byte(&self) -> Option<Instant> {
+        self.first_byte
     }
 
     pub(super) fn runner(&self) -> &Arc<Runner> {
@@ -55,12 +78,22 @@ impl Try {
         let attempt = Attempt {
             request_id: &self.request_id,
             model: self.model.as_ref(),
+            workload: &self.workload,
             runner: &self.runner,
             outcome,
             first_byte: self.first_byte.map(|at| at - self.sent),
             duration: self.sent.elapsed(),
             bytes: self.bytes,
+            chunks: self.chunks,
         };
+        if let (Outcome::Success, Some(first_byte)) = (outcome, attempt.first_byte) {
+            self.runner.measure(Sample {
+                first_byte,
+                prefill_tokens: self.prefill_tokens,
+                streaming: attempt.duration.saturating_sub(first_byte),
+                chunks: self.chunks,
+            });
+        }
         self.shared.balancer.observe(&attempt);
         for observer in &self.shared.observers {
             observer.attempt(&attempt);

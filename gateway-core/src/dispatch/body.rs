@@ -83,7 +83,7 @@ impl DispatchBody {
         in_flight: InFlight,
     ) -> Self {
         let Answer { first, body, attempt, outcome } = answer;
-        let last_chunk = attempt.first_byte.unwrap_or(attempt.sent);
+        let last_chunk = attempt.first_byte().unwrap_or(attempt.sent);
         let limits = Limits { idle, total, last_chunk, timer: None };
         let mut this =
             Self { first, inner: Some(body), attempt, outcome, limits, held: Some((permit, in_flight)) };
@@ -110,6 +110,7 @@ impl DispatchBody {
     fn pass(&mut self, frame: Frame<Bytes>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some(data) = frame.data_ref() {
             self.attempt.bytes += data.len() as u64;
+            self.attempt.chunks = self.attempt.chunks.saturating_add(1);
         }
         self.end_if_complete();
         Poll::Ready(Some(Ok(frame)))

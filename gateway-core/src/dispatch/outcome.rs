@@ -6,6 +6,7 @@ use http::StatusCode;
 
 use crate::names::{ModelId, RequestId};
 use crate::runner::Runner;
+use crate::workload::Workload;
 
 /// How a try ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -106,6 +107,8 @@ pub struct Attempt<'a> {
     pub request_id: &'a RequestId,
     /// The model, by the name that the client used.
     pub model: Option<&'a ModelId>,
+    /// How much work it was said to be.
+    pub workload: &'a Workload,
     /// The runner.
     pub runner: &'a Arc<Runner>,
     /// How it ended.
@@ -116,6 +119,8 @@ pub struct Attempt<'a> {
     pub duration: Duration,
     /// Bytes of the answer's body that were passed on.
     pub bytes: u64,
+    /// Chunks of the answer's body that were passed on; with most engines a chunk is a token.
+    pub chunks: u32,
 }
 
 /// Is told of every finished try: metrics, breakers, logs.

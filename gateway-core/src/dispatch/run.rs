@@ -75,7 +75,7 @@ pub(super) async fn run(shared: &Arc<Shared>, call: Dispatch) -> Result<Dispatch
             None => request_body,
         };
         let request = http::Request::from_parts(head.clone(), renamed);
-        let attempt = Try::new(shared, reservation, &id, model);
+        let attempt = Try::new(shared, reservation, &id, &requirements);
         let failure = match send(shared, request, attempt, total).await {
             Ok((head, answer)) => {
                 return Ok(dispatched(shared, head, answer, tried.len(), total, permit, in_flight));
@@ -121,13 +121,18 @@ pub(super) async fn run(shared: &Arc<Shared>, call: Dispatch) -> Result<Dispatch
 
 fn pick(shared: &Shared, requirements: &Requirements, tried: &[Tried]) -> Option<Reservation> {
     let fleet = shared.registry.fleet();
-    let pool = shared.router.pool(requirements, &fleet);
-    let candidates = Candidates::new(pool, &*shared.router, requirements, tried);
-    shared.balancer.pick(requirements, &candidates).or_else(|| {
-        let pool = shared.router.fallback(requirements, &fleet)?;
-        let candidates = Candidates::new(pool, &*shared.router, requirements, tried);
-        shared.balancer.pick(requirements, &candidates)
-    })
+    let from = |pool| {
+        let mut candidates = Candidates::new(pool, &*shared.router, requirements, tried);
+        loop {
+            match shared.balancer.pick(requirements, &candidates) {
+                Some(reservation) => return Some(reservation),
+                // Better one that should be spared than nobody.
+                None => candidates = candidates.more_lenient()?,
+            }
+        }
+    };
+    from(shared.router.pool(requirements, &fleet))
+        .or_else(|| from(shared.router.fallback(requirements, &fleet)?))
 }
 
 fn dispatched(
@@ -141,7 +146,7 @@ fn dispatched(
 ) -> Dispatched {
     let runner = answer.attempt.runner().clone();
     let sent = answer.attempt.sent;
-    let first_byte = answer.attempt.first_byte.unwrap_or_else(Instant::now);
+    let first_byte = answer.attempt.first_byte().unwrap_or_else(Instant::now);
     let body = DispatchBody::new(answer, shared.deadlines.idle, total, permit, in_flight);
     Dispatched {
         response: http::Response::from_parts(head, body),
@@ -181,7 +186,7 @@ async fn send(
     };
     match done {
         Ok(Ok((head, body, outcome, first))) => {
-            attempt.first_byte = Some(Instant::now());
+            attempt.begun();
             if is_for_another(&head, outcome) {
                 // The runner is done with it. Its slot must not wait for what the next one makes of it.
                 attempt.finish(outcome);
@@ -266,7 +271,7 @@ fn nobody(shared: &Shared, requirements: &Requirements, id: &RequestId, tried: &
         return fail(DispatchErrorKind::Overloaded).retry_after_secs(1);
     }
     let entry = model.and_then(|model| fleet.model(model.as_str()));
-    if pool.runners.is_empty() && model.is_some() && entry.is_none() {
+    if pool.runners().is_empty() && model.is_some() && entry.is_none() {
         return fail(DispatchErrorKind::UnknownModel);
     }
     let runners = entry.map_or(fleet.runners(), |entry| entry.known());

@@ -7,7 +7,7 @@ use super::{FleetEvent, FleetEvents, LeaveReason, Registry, RunnerChange};
 use crate::fleet::Fleet;
 use crate::link::RunnerLink;
 use crate::names::{Generation, RunnerKey};
-use crate::runner::{Runner, RunnerSpec, RunnerStatus};
+use crate::runner::{Place, Runner, RunnerSpec, RunnerStatus};
 
 /// The runners there are, in memory: snapshots without a lock for readers, a mutex for writers.
 ///
@@ -28,7 +28,7 @@ impl InMemoryRegistry {
     /// An empty registry.
     pub fn new() -> Self {
         Self {
-            fleet: ArcSwap::default(),
+            fleet: ArcSwap::from_pointee(Fleet::new(Place::default())),
             writer: Mutex::new(Generation(0)),
             events: broadcast::Sender::new(FleetEvents::CAPACITY),
         }
@@ -59,8 +59,8 @@ impl Registry for InMemoryRegistry {
         let mut last = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         last.0 += 1;
         let key = RunnerKey { id: spec.id.clone(), generation: *last };
-        let runner = Arc::new(Runner::new(key.clone(), spec, status, link));
         let fleet = self.fleet.load_full();
+        let runner = Arc::new(Runner::new(key.clone(), spec, status, link, fleet.place()));
         let old = fleet.by_id(&key.id);
         if old.is_some_and(|old| old.is_draining()) {
             // An operator's word outlives a connection that is replaced.
@@ -72,11 +72,14 @@ impl Registry for InMemoryRegistry {
             self.publish(FleetEvent::Left(old.key().clone(), LeaveReason::Replaced));
         }
         self.publish(FleetEvent::Joined(key.clone()));
+        // Whoever is told may change the fleet in turn.
+        drop(last);
+        fleet.bell().fleet_changed();
         key
     }
 
     fn update(&self, key: &RunnerKey, change: RunnerChange) -> bool {
-        let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let fleet = self.fleet.load_full();
         let Some(runner) = fleet.current(key) else { return false };
         match change {
@@ -87,7 +90,7 @@ impl Registry for InMemoryRegistry {
                 runner.live().set_draining(draining);
             }
             RunnerChange::Status(status) => {
-                runner.live().report(status.load);
+                runner.live().report(status.load, &status.resources);
                 // A heartbeat that tells only of load makes no new snapshot: most do.
                 if same_but_for_load(runner.status(), &status) {
                     return true;
@@ -97,16 +100,20 @@ impl Registry for InMemoryRegistry {
             }
         }
         self.publish(FleetEvent::Changed(key.clone()));
+        drop(writer);
+        fleet.bell().fleet_changed();
         true
     }
 
     fn leave(&self, key: &RunnerKey, reason: LeaveReason) -> bool {
-        let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let fleet = self.fleet.load_full();
         let Some(runner) = fleet.current(key) else { return false };
         self.fleet.store(Arc::new(fleet.replace(Some(runner), None)));
         runner.live().leave();
         self.publish(FleetEvent::Left(key.clone(), reason));
+        drop(writer);
+        fleet.bell().fleet_changed();
         true
     }
 }

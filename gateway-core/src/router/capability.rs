@@ -11,7 +11,7 @@ use crate::runner::{Model, ModelState, Runner};
 /// ```
 /// use gateway_core::{CapabilityRouter, InMemoryRegistry, Registry, Requirements, Router};
 /// let fleet = InMemoryRegistry::new().fleet();
-/// assert!(CapabilityRouter.pool(&Requirements::default(), &fleet).runners.is_empty());
+/// assert!(CapabilityRouter.pool(&Requirements::default(), &fleet).runners().is_empty());
 /// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CapabilityRouter;
@@ -19,19 +19,19 @@ pub struct CapabilityRouter;
 impl Router for CapabilityRouter {
     fn pool<'f>(&self, requirements: &Requirements, fleet: &'f Fleet) -> Pool<'f> {
         let Some(model) = &requirements.model else {
-            return Pool { runners: fleet.runners(), exact: false };
+            return Pool::of(fleet.runners(), false);
         };
         let Some(entry) = fleet.model(model.as_str()) else {
-            return Pool { runners: &[], exact: true };
+            return Pool::empty();
         };
         let runners = if entry.loaded().is_empty() { entry.on_demand() } else { entry.loaded() };
-        Pool { runners, exact: requirements.is_model_only() }
+        Pool::of(runners, requirements.is_model_only())
     }
 
     fn fallback<'f>(&self, requirements: &Requirements, fleet: &'f Fleet) -> Option<Pool<'f>> {
         let entry = fleet.model(requirements.model.as_ref()?.as_str())?;
         let is_news = !entry.loaded().is_empty() && !entry.on_demand().is_empty();
-        is_news.then(|| Pool { runners: entry.on_demand(), exact: requirements.is_model_only() })
+        is_news.then(|| Pool::of(entry.on_demand(), requirements.is_model_only()))
     }
 
     fn verdict(&self, requirements: &Requirements, runner: &Runner) -> Result<(), Refusal> {
@@ -65,7 +65,7 @@ fn check_machine(requirements: &Requirements, runner: &Runner) -> Result<(), Ref
         }
     }
     if let Some(need) = &requirements.resources {
-        let free = runner.status().resources.available;
+        let free = runner.available_resources();
         if !free.is_some_and(|free| free.covers(need)) {
             return Err(Refusal::Resources);
         }

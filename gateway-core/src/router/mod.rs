@@ -10,7 +10,7 @@ pub use capability::CapabilityRouter;
 pub use requirements::Requirements;
 
 use crate::fleet::Fleet;
-use crate::runner::{Health, ModelState, Runner};
+use crate::runner::{Health, ModelState, Runner, RunnerSet};
 
 /// Says which runners could serve a request. It does not choose between them: that is the
 /// [`Balancer`](crate::Balancer)'s part. Nor does it look at load.
@@ -34,10 +34,48 @@ pub trait Router: Send + Sync + 'static {
 /// The runners that a [`Router`] thinks worth looking at.
 #[derive(Debug, Clone, Copy)]
 pub struct Pool<'f> {
+    runners: &'f [Arc<Runner>],
+    set: Option<&'f RunnerSet>,
+    exact: bool,
+}
+
+impl<'f> Pool<'f> {
+    /// A set of the fleet. `exact` says that every one of them is known to be accepted, so that no verdict
+    /// need be asked for.
+    pub fn of(set: &'f RunnerSet, exact: bool) -> Self {
+        Self { runners: set, set: Some(set), exact }
+    }
+
+    /// Some runners in a row. Strategies then have no index of them and look at one after the other.
+    pub fn slice(runners: &'f [Arc<Runner>], exact: bool) -> Self {
+        Self { runners, set: None, exact }
+    }
+
+    /// The same runners, each of which needs a verdict: for a router that asks for more than the one whose
+    /// pool it takes.
+    pub fn inexact(self) -> Self {
+        Self { exact: false, ..self }
+    }
+
+    /// Nobody.
+    pub fn empty() -> Self {
+        Self::slice(&[], true)
+    }
+
     /// The runners.
-    pub runners: &'f [Arc<Runner>],
-    /// Whether every one of them is known to be accepted, so that no verdict need be asked for.
-    pub exact: bool,
+    pub fn runners(&self) -> &'f [Arc<Runner>] {
+        self.runners
+    }
+
+    /// The set that they are, if they are one.
+    pub fn set(&self) -> Option<&'f RunnerSet> {
+        self.set
+    }
+
+    /// Whether every one of them is known to be accepted.
+    pub fn is_exact(&self) -> bool {
+        self.exact
+    }
 }
 
 /// Why a runner cannot serve a request.

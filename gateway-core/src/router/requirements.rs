@@ -1,7 +1,8 @@
 use crate::names::ModelId;
 use crate::runner::{Capability, Labels, MachineKind, Modalities, Resources};
+use crate::workload::Workload;
 
-/// What a request needs of a runner. What is left out does not matter to it.
+/// What a request needs of a runner, and how much work it is. What is left out does not matter to it.
 ///
 /// ```
 /// use gateway_core::{MachineKind, ModelId, Requirements};
@@ -25,6 +26,8 @@ pub struct Requirements {
     pub modalities: Modalities,
     /// Tokens that prompt and answer may take together. A model that does not say is not refused for it.
     pub context_tokens: Option<u32>,
+    /// How much work it is. Runners are not refused for it.
+    pub workload: Workload,
 }
 
 impl Requirements {

@@ -2,13 +2,21 @@
 //! [`Reservation`](super::Reservation) and the registry only.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::ReportedLoad;
+use super::board::{CLOSED, Seat};
+use super::ledger::Ledger;
+use super::measured::Meter;
+use super::reservation::Booking;
+use super::slots::Slots;
+use super::standing::Standing;
+use super::{Place, ReportedLoad, ResourceReport, Resources};
+use crate::bell::Bell;
 
 /// How busy a runner is: what is counted here, and what it said and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +29,11 @@ pub struct Load {
     pub foreign: Option<u32>,
     /// How old that report is.
     pub report_age: Option<Duration>,
+    /// Tokens, of prompts and of likely answers, that our own requests keep it busy with, as far as they
+    /// said.
+    pub tokens: u64,
+    /// Those of them that belong to prompts whose answer has not begun.
+    pub prefill_tokens: u64,
 }
 
 impl Load {
@@ -40,11 +53,19 @@ impl Load {
     }
 }
 
+/// What is counted of one registration, shared by all snapshots of it.
 #[derive(Debug)]
 pub(crate) struct Live {
-    in_flight: AtomicU32,
-    /// 0: unknown, no limit.
-    slots: u32,
+    slots: Slots,
+    /// The most to be taken at once.
+    limit: u32,
+    known_slots: Option<NonZeroU32>,
+    seat: Seat,
+    standing: Standing,
+    tokens: AtomicU64,
+    prefill_tokens: AtomicU64,
+    ledger: Ledger,
+    meter: Meter,
     draining: AtomicBool,
     left: AtomicBool,
     /// Report time in ms since `born`, plus one; 0: never reported.
@@ -52,50 +73,108 @@ pub(crate) struct Live {
     /// Time of the last status, with or without its load, in ms since `born`.
     heard_at: AtomicU64,
     foreign: AtomicU32,
+    /// How much of `foreign` is on the board: nothing once the report is stale.
+    foreign_on_board: AtomicU32,
     born: Instant,
+    bell: Arc<Bell>,
     left_signal: Notify,
     idle_signal: Notify,
 }
 
 impl Live {
-    pub(crate) fn new(slots: Option<NonZeroU32>) -> Self {
+    pub(crate) fn new(slots: Option<NonZeroU32>, place: &Place) -> Self {
         Self {
-            in_flight: AtomicU32::new(0),
-            slots: slots.map_or(0, NonZeroU32::get),
+            slots: Slots::new(),
+            limit: slots.map_or(u32::MAX, NonZeroU32::get),
+            known_slots: slots,
+            seat: place.board.seat(slots),
+            standing: Standing::default(),
+            tokens: AtomicU64::new(0),
+            prefill_tokens: AtomicU64::new(0),
+            ledger: Ledger::new(),
+            meter: Meter::new(),
             draining: AtomicBool::new(false),
             left: AtomicBool::new(false),
             reported_at: AtomicU64::new(0),
             heard_at: AtomicU64::new(0),
             foreign: AtomicU32::new(0),
+            foreign_on_board: AtomicU32::new(0),
             born: Instant::now(),
+            bell: place.bell.clone(),
             left_signal: Notify::new(),
             idle_signal: Notify::new(),
         }
     }
 
-    pub(crate) fn take(&self) -> bool {
-        let limit = if self.slots == 0 { u32::MAX } else { self.slots };
-        let next = |now: u32| (now < limit).then(|| now + 1);
-        self.in_flight.fetch_update(Ordering::AcqRel, Ordering::Relaxed, next).is_ok()
+    /// Takes a slot with what the request needs besides, or nothing of it.
+    #[inline]
+    pub(crate) fn take(&self, booking: &Booking) -> bool {
+        if !self.slots.take(self.limit) {
+            return false;
+        }
+        if let Some(need) = &booking.resources
+            && !self.ledger.take(need)
+        {
+            self.slots.give_back();
+            return false;
+        }
+        if booking.tokens > 0 {
+            self.tokens.fetch_add(u64::from(booking.tokens), Ordering::Relaxed);
+        }
+        if booking.prefill_tokens > 0 {
+            self.prefill_tokens.fetch_add(u64::from(booking.prefill_tokens), Ordering::Relaxed);
+        }
+        self.seat.add(1);
+        true
     }
 
-    pub(crate) fn give_back(&self) {
-        let before = self.in_flight.fetch_sub(1, Ordering::AcqRel);
-        debug_assert!(before > 0, "a reservation was given back twice");
-        if before == 1 {
+    pub(crate) fn give_back(&self, booking: &Booking) {
+        self.prefilled(booking.prefill_tokens);
+        if booking.tokens > 0 {
+            self.tokens.fetch_sub(u64::from(booking.tokens), Ordering::Relaxed);
+        }
+        if let Some(held) = &booking.resources {
+            self.ledger.give_back(held);
+        }
+        self.seat.subtract(1);
+        if self.slots.give_back() {
             self.idle_signal.notify_waiters();
         }
     }
 
-    pub(crate) fn report(&self, load: Option<ReportedLoad>) {
+    pub(crate) fn prefilled(&self, tokens: u32) {
+        if tokens > 0 {
+            self.prefill_tokens.fetch_sub(u64::from(tokens), Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn report(&self, load: Option<ReportedLoad>, resources: &ResourceReport) {
         let at = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
         self.heard_at.store(at, Ordering::Relaxed);
+        self.ledger.report(resources);
         let Some(load) = load else { return };
-        let ours = self.in_flight.load(Ordering::Relaxed);
+        let ours = self.slots.taken();
         let all = load.active.saturating_add(load.queued);
         // The runner's figure has our own requests in it; only the rest is news.
-        self.foreign.store(all.saturating_sub(ours), Ordering::Relaxed);
+        let foreign = all.saturating_sub(ours);
+        self.foreign.store(foreign, Ordering::Relaxed);
+        self.show_foreign(foreign);
         self.reported_at.store(at + 1, Ordering::Release);
+    }
+
+    fn show_foreign(&self, foreign: u32) {
+        self.seat.add(foreign);
+        let before = self.foreign_on_board.swap(foreign, Ordering::AcqRel);
+        self.seat.subtract(before);
+    }
+
+    /// Takes a report that has become stale off the board.
+    pub(crate) fn expire_report(&self, now: Instant) {
+        if self.foreign_on_board.load(Ordering::Relaxed) > 0
+            && self.load(now).report_age.is_some_and(|age| age >= Load::STALE)
+        {
+            self.show_foreign(0);
+        }
     }
 
     pub(crate) fn load(&self, now: Instant) -> Load {
@@ -107,8 +186,34 @@ impl Live {
                 (Some(self.foreign.load(Ordering::Relaxed)), Some(age))
             }
         };
-        let in_flight = self.in_flight.load(Ordering::Relaxed);
-        Load { in_flight, slots: NonZeroU32::new(self.slots), foreign, report_age }
+        Load {
+            in_flight: self.slots.taken(),
+            slots: self.known_slots,
+            foreign,
+            report_age,
+            tokens: self.tokens.load(Ordering::Relaxed),
+            prefill_tokens: self.prefill_tokens.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(crate) fn seat(&self) -> &Seat {
+        &self.seat
+    }
+
+    pub(crate) fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    pub(crate) fn bell(&self) -> &Arc<Bell> {
+        &self.bell
+    }
+
+    pub(crate) fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
+    pub(crate) fn available_resources(&self) -> Option<Resources> {
+        self.ledger.available()
     }
 
     pub(crate) fn born(&self) -> Instant {
@@ -125,6 +230,7 @@ impl Live {
 
     pub(crate) fn set_draining(&self, draining: bool) {
         self.draining.store(draining, Ordering::Relaxed);
+        self.seat.set(CLOSED, draining);
     }
 
     pub(crate) fn has_left(&self) -> bool {
@@ -143,7 +249,7 @@ impl Live {
     }
 
     pub(crate) async fn idle(&self) {
-        wait_for(&self.idle_signal, || self.in_flight.load(Ordering::Acquire) == 0).await;
+        wait_for(&self.idle_signal, || self.slots.taken() == 0).await;
     }
 }
 
@@ -164,12 +270,16 @@ pub(crate) async fn wait_for(signal: &Notify, done: impl Fn() -> bool) {
 mod tests {
     use super::*;
 
+    fn take(live: &Live) -> bool {
+        live.take(&Booking::default())
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_report_counts_what_is_not_ours_and_ages() {
-        let live = Live::new(NonZeroU32::new(4));
+        let live = Live::new(NonZeroU32::new(4), &Place::default());
         assert_eq!(live.load(Instant::now()).foreign, None);
-        assert!(live.take());
-        live.report(Some(ReportedLoad { active: 3, queued: 1 }));
+        assert!(take(&live));
+        live.report(Some(ReportedLoad { active: 3, queued: 1 }), &ResourceReport::default());
         assert_eq!(live.load(Instant::now()).estimate(), 4);
         tokio::time::advance(Load::STALE).await;
         assert_eq!(live.load(Instant::now()).report_age, Some(Load::STALE));
@@ -178,9 +288,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn slots_are_a_hard_limit() {
-        let live = Live::new(NonZeroU32::new(2));
-        assert!(live.take() && live.take() && !live.take());
-        live.give_back();
-        assert!(live.take());
+        let live = Live::new(NonZeroU32::new(2), &Place::default());
+        assert!(take(&live) && take(&live) && !take(&live));
+        live.give_back(&Booking::default());
+        assert!(take(&live));
     }
 }

@@ -1,27 +1,58 @@
 //! The runner model: what a runner is, what it says of itself, and what is counted of it here.
 
+mod board;
+mod ledger;
 mod live;
+mod measured;
 mod reservation;
 mod resources;
+mod set;
+mod slots;
 mod spec;
+mod standing;
 mod status;
+mod usage;
+
+/// What the counters are made of. A test puts loom's types here.
+mod sync {
+    pub(crate) use std::sync::atomic::{AtomicU32, Ordering};
+}
 
 use std::fmt;
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
+pub(crate) use board::ASSUMED_SLOTS;
 pub use live::Load;
 pub(crate) use live::{Live, wait_for};
+pub use measured::Measured;
+pub(crate) use measured::Sample;
 pub use reservation::Reservation;
 pub use resources::{ResourceReport, Resources};
+pub(crate) use set::Least;
+pub use set::RunnerSet;
 pub use spec::{Labels, Machine, MachineKind, RunnerSpec};
+pub(crate) use standing::Reluctance;
 pub use status::{
     Capability, CapabilityReport, Health, Modalities, Modality, Model, ModelState, ReportedLoad, RunnerStatus,
 };
 
+use board::Board;
+use reservation::Booking;
+use usage::Usage;
+
+use crate::bell::Bell;
 use crate::link::RunnerLink;
 use crate::names::{ModelId, RunnerId, RunnerKey};
+use crate::router::Requirements;
+
+/// What all runners of one registry share.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Place {
+    pub(crate) board: Arc<Board>,
+    pub(crate) bell: Arc<Bell>,
+}
 
 /// One runner of a [`Fleet`](crate::Fleet): its description at that moment, its [`RunnerLink`], and the
 /// counters that every snapshot of the same registration shares.
@@ -34,6 +65,8 @@ pub struct Runner {
     status: RunnerStatus,
     link: Arc<dyn RunnerLink>,
     live: Arc<Live>,
+    /// One for each model of the status, in its order.
+    usage: Vec<Arc<Usage>>,
 }
 
 impl Runner {
@@ -42,17 +75,24 @@ impl Runner {
         spec: RunnerSpec,
         status: RunnerStatus,
         link: Arc<dyn RunnerLink>,
+        place: &Place,
     ) -> Self {
-        let live = Arc::new(Live::new(spec.slots));
-        live.report(status.load);
+        let live = Arc::new(Live::new(spec.slots, place));
+        live.report(status.load, &status.resources);
+        let usage = status.models.iter().map(|_| Arc::new(Usage::new())).collect();
         let id_header = http::HeaderValue::from_bytes(key.id.as_str().as_bytes())
             .unwrap_or(http::HeaderValue::from_static("unprintable"));
-        Self { key, id_header, spec: Arc::new(spec), status, link, live }
+        Self { key, id_header, spec: Arc::new(spec), status, link, live, usage }
     }
 
     /// The same registration with another status: shares link and counters.
     pub(crate) fn with_status(&self, status: RunnerStatus) -> Self {
+        let usage = |model: &Model| {
+            let before = self.status.models.iter().position(|old| old.id == model.id);
+            before.and_then(|at| self.usage.get(at).cloned()).unwrap_or_else(|| Arc::new(Usage::new()))
+        };
         Self {
+            usage: status.models.iter().map(usage).collect(),
             key: self.key.clone(),
             id_header: self.id_header.clone(),
             spec: self.spec.clone(),
@@ -94,8 +134,20 @@ impl Runner {
 
     /// The model of this runner that a client means by `name`: its canonical id or its local name.
     pub fn model(&self, name: &str) -> Option<&Model> {
-        let by_id = self.status.models.iter().find(|model| model.id.as_str() == name);
-        by_id.or_else(|| self.status.models.iter().find(|model| model.local_name().as_str() == name))
+        self.status.models.get(self.model_at(name)?)
+    }
+
+    fn model_at(&self, name: &str) -> Option<usize> {
+        let models = &self.status.models;
+        let by_id = models.iter().position(|model| model.id.as_str() == name);
+        by_id.or_else(|| models.iter().position(|model| model.local_name().as_str() == name))
+    }
+
+    /// How many requests for a model are under way on this runner, and when the last one ended (or, if there
+    /// was none, when the model was first seen). `None` if it does not know the model.
+    pub fn model_usage(&self, name: &str) -> Option<(u32, Instant)> {
+        let usage = self.usage.get(self.model_at(name)?)?;
+        Some((usage.in_flight(), usage.last_used()))
     }
 
     /// The name to put on the wire for `model`, as a JSON string, or `None` if the name that the client
@@ -140,14 +192,56 @@ impl Runner {
         self.live.has_left()
     }
 
+    /// How fast it has proved to be.
+    pub fn measured(&self) -> Measured {
+        self.live.meter().read(self.live.born(), Instant::now())
+    }
+
+    /// The peak of its time to first byte, in seconds, as [`Measured::peak_first_byte`]; one read.
+    pub fn peak_first_byte_s(&self, now: Instant) -> Option<f32> {
+        self.live.meter().peak_s(self.live.born(), now)
+    }
+
+    pub(crate) fn measure(&self, sample: Sample) {
+        self.live.meter().add(sample, self.live.born(), Instant::now());
+    }
+
+    /// What is free of its machine: as it last reported, less what was promised to requests of ours since.
+    /// `None` if it does not say.
+    pub fn available_resources(&self) -> Option<Resources> {
+        self.live.available_resources()
+    }
+
     /// Takes a slot, if one is free and the runner is available. Choose and count are this one step.
     ///
     /// Never waits. The slot is given back when the [`Reservation`] is dropped, and in no other way.
     pub fn try_reserve(self: &Arc<Self>) -> Option<Reservation> {
-        if !self.is_available() || !self.live.take() {
+        self.reserve(Booking::default())
+    }
+
+    /// As [`Runner::try_reserve`], and counts what the request is known to need: its tokens, its model and
+    /// its resources. `None` too if the resources are not free.
+    #[inline]
+    pub fn try_reserve_for(self: &Arc<Self>, requirements: &Requirements) -> Option<Reservation> {
+        let workload = &requirements.workload;
+        let model = requirements.model.as_ref().and_then(|name| self.model_at(name.as_str()));
+        self.reserve(Booking {
+            tokens: workload.tokens(),
+            prefill_tokens: workload.prompt_tokens.unwrap_or(0),
+            resources: requirements.resources,
+            model: model.and_then(|at| u32::try_from(at).ok()),
+        })
+    }
+
+    #[inline]
+    fn reserve(self: &Arc<Self>, booking: Booking) -> Option<Reservation> {
+        if !self.is_available() || !self.live.take(&booking) {
             return None;
         }
-        Some(Reservation::new(self.clone()))
+        if let Some(usage) = booking.usage(self) {
+            usage.begin();
+        }
+        Some(Reservation::new(self.clone(), booking))
     }
 
     /// Waits until this registration has left the registry, by removal or by replacement.
@@ -164,6 +258,10 @@ impl Runner {
 
     pub(crate) fn live(&self) -> &Live {
         &self.live
+    }
+
+    pub(crate) fn shared_live(&self) -> Arc<Live> {
+        self.live.clone()
     }
 }
 

@@ -1,29 +1,82 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::Runner;
+use super::usage::Usage;
+use super::{Resources, Runner};
 
-/// A slot held on a runner. Made by [`Runner::try_reserve`] only, cannot be cloned, and is given back by
-/// dropping it and in no other way.
+/// What is counted with a slot.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Booking {
+    pub(crate) tokens: u32,
+    pub(crate) prefill_tokens: u32,
+    pub(crate) resources: Option<Resources>,
+    /// Place of the model in the runner's status, which never changes inside a [`Runner`].
+    pub(crate) model: Option<u32>,
+}
+
+impl Booking {
+    pub(super) fn usage<'r>(&self, runner: &'r Runner) -> Option<&'r Usage> {
+        runner.usage.get(self.model? as usize).map(|usage| &**usage)
+    }
+}
+
+/// A slot held on a runner, with what the request was said to need. Made by [`Runner::try_reserve`] and its
+/// kin only, cannot be cloned, and is given back by dropping it and in no other way.
 #[must_use = "dropping a reservation gives the slot back"]
 pub struct Reservation {
     runner: Arc<Runner>,
+    booking: Booking,
+    because: Option<&'static str>,
 }
 
 impl Reservation {
-    pub(super) fn new(runner: Arc<Runner>) -> Self {
-        Self { runner }
+    pub(super) fn new(runner: Arc<Runner>, booking: Booking) -> Self {
+        Self { runner, booking, because: None }
     }
 
     /// The runner on which the slot is held.
     pub fn runner(&self) -> &Arc<Runner> {
         &self.runner
     }
+
+    /// Says in a word why this runner was chosen, such as `prefix`. Shown in `x-router-reason`: visible ASCII
+    /// only.
+    pub fn because(mut self, reason: &'static str) -> Self {
+        self.because = Some(reason);
+        self
+    }
+
+    /// Why this runner was chosen, if its strategy said so.
+    pub fn reason(&self) -> Option<&'static str> {
+        self.because
+    }
+
+    /// Says that the runner has so many tokens of the prompt in its cache, which it need not read again.
+    pub fn with_cached(mut self, tokens: u32) -> Self {
+        let cached = tokens.min(self.booking.prefill_tokens);
+        self.runner.live().prefilled(cached);
+        self.booking.prefill_tokens -= cached;
+        self
+    }
+
+    /// Tokens of the prompt that the runner has yet to read, as far as is known.
+    pub fn prefill_tokens(&self) -> u32 {
+        self.booking.prefill_tokens
+    }
+
+    /// The prompt has been read: the answer has begun.
+    pub(crate) fn prefilled(&mut self) {
+        self.runner.live().prefilled(std::mem::take(&mut self.booking.prefill_tokens));
+    }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.runner.live().give_back();
+        if let Some(usage) = self.booking.usage(&self.runner) {
+            usage.end();
+        }
+        self.runner.live().give_back(&self.booking);
+        self.runner.live().bell().slot_freed(&self.runner);
     }
 }
 

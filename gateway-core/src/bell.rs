@@ -1,0 +1,89 @@
+//! Tells those who wait for a slot that one may be free.
+
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use crate::runner::Runner;
+
+/// Is told when a slot may be free. Called where a [`Reservation`](crate::Reservation) is dropped or the
+/// fleet changes, so it must neither wait nor take long; it may reserve runners itself.
+pub trait Listener: Send + Sync + 'static {
+    /// A slot of this runner was given back.
+    fn slot_freed(&self, runner: &Arc<Runner>);
+
+    /// Runners came, went or changed.
+    fn fleet_changed(&self);
+}
+
+/// Shared by all runners of one registry, see [`Fleet::bell`](crate::Fleet::bell). Silent, and almost free,
+/// while nobody waits.
+#[derive(Default)]
+pub struct Bell {
+    waiting: AtomicUsize,
+    listeners: Mutex<Vec<Weak<dyn Listener>>>,
+}
+
+impl Bell {
+    /// Adds one who is told from now on, as long as it lives.
+    pub fn listen(&self, listener: Weak<dyn Listener>) {
+        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        listeners.retain(|listener| listener.strong_count() > 0);
+        listeners.push(listener);
+    }
+
+    /// Counts one who waits, until the guard is dropped. Whoever looks for a free slot *after* this call
+    /// either finds it or is told.
+    pub fn wait(self: &Arc<Self>) -> Waiting {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        // Orders the count before whatever the caller reads of slots next; `ring` does the reverse.
+        std::sync::atomic::fence(Ordering::SeqCst);
+        Waiting(self.clone())
+    }
+
+    /// How many wait.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn slot_freed(&self, runner: &Arc<Runner>) {
+        self.ring(|listener| listener.slot_freed(runner));
+    }
+
+    pub(crate) fn fleet_changed(&self) {
+        self.ring(|listener| listener.fleet_changed());
+    }
+
+    #[inline]
+    fn ring(&self, tell: impl Fn(&dyn Listener)) {
+        std::sync::atomic::fence(Ordering::SeqCst);
+        if self.waiting.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        // Told without the lock: a listener may reserve and drop, which rings again.
+        let listeners: Vec<_> = {
+            let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+            listeners.iter().filter_map(Weak::upgrade).collect()
+        };
+        for listener in listeners {
+            tell(&*listener);
+        }
+    }
+}
+
+impl fmt::Debug for Bell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bell").field("waiting", &self.waiting()).finish_non_exhaustive()
+    }
+}
+
+/// One who waits. Made by [`Bell::wait`].
+#[must_use = "dropping it ends the waiting"]
+#[derive(Debug)]
+pub struct Waiting(Arc<Bell>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+}

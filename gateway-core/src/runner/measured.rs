@@ -1,0 +1,174 @@
+//! How fast a runner has proved to be, measured here.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How fast a runner has proved to be. What was never measured is `None`.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Measured {
+    /// Time from sending a request to the first byte of its answer: mean, newer ones counting for more.
+    pub first_byte: Option<Duration>,
+    /// The same, jumping to every peak and falling slowly: [`Measured::DECAY`].
+    pub peak_first_byte: Option<Duration>,
+    /// Prompt tokens per second, counting those that were ahead of the request.
+    pub prefill_tokens_per_s: Option<f32>,
+    /// Time between two chunks of an answer, which with most engines is a token.
+    pub chunk_interval: Option<Duration>,
+    /// Answers that these figures are from.
+    pub answers: u32,
+}
+
+impl Measured {
+    /// In how long a peak falls to 1/e: 10 s, as Finagle's and Linkerd's peak-EWMA balancers do by default.
+    pub const DECAY: Duration = Duration::from_secs(10);
+    /// How much a new measurement counts against all before it: one in eight, TCP's weight for its smoothed
+    /// round-trip time (RFC 6298, section 2).
+    pub const WEIGHT: f32 = 0.125;
+}
+
+/// One finished answer, as far as it is a measurement.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sample {
+    pub(crate) first_byte: Duration,
+    /// Prompt tokens that the runner had to read until then, those ahead included; 0: unknown.
+    pub(crate) prefill_tokens: u64,
+    /// From the first byte to the end.
+    pub(crate) streaming: Duration,
+    pub(crate) chunks: u32,
+}
+
+#[derive(Debug)]
+pub(crate) struct Meter {
+    first_byte_s: Mean,
+    prefill: Mean,
+    chunk_s: Mean,
+    /// The peak in seconds as `f32` bits, and above them the time in ms since `born` at which it was set.
+    peak: AtomicU64,
+    answers: AtomicU32,
+}
+
+impl Meter {
+    pub(crate) fn new() -> Self {
+        Self {
+            first_byte_s: Mean::new(),
+            prefill: Mean::new(),
+            chunk_s: Mean::new(),
+            peak: AtomicU64::new(0),
+            answers: AtomicU32::new(0),
+        }
+    }
+
+    pub(crate) fn add(&self, sample: Sample, born: Instant, now: Instant) {
+        let first_byte = sample.first_byte.as_secs_f32();
+        self.first_byte_s.add(first_byte);
+        if sample.prefill_tokens > 0 && first_byte > 0.0 {
+            self.prefill.add(sample.prefill_tokens as f32 / first_byte);
+        }
+        // The first chunk is the first byte, so there is one interval less than chunks.
+        if sample.chunks > 1 {
+            self.chunk_s.add(sample.streaming.as_secs_f32() / (sample.chunks - 1) as f32);
+        }
+        let at = millis(born, now);
+        let _ = self.peak.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |peak| {
+            let old = decayed(peak, at);
+            // Finagle's rule: up at once, down with time only.
+            let weight = (-elapsed_s(peak, at) / Measured::DECAY.as_secs_f32()).exp();
+            let next = if first_byte > old { first_byte } else { old * weight + first_byte * (1.0 - weight) };
+            Some(u64::from(at) << 32 | u64::from(next.to_bits()))
+        });
+        self.answers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The peak in seconds as it is now, or `None` if nothing was measured.
+    #[inline]
+    pub(crate) fn peak_s(&self, born: Instant, now: Instant) -> Option<f32> {
+        let peak = self.peak.load(Ordering::Relaxed);
+        (peak != 0).then(|| decayed(peak, millis(born, now)))
+    }
+
+    pub(crate) fn read(&self, born: Instant, now: Instant) -> Measured {
+        let time = |seconds: f32| Duration::try_from_secs_f32(seconds).unwrap_or_default();
+        Measured {
+            first_byte: self.first_byte_s.get().map(time),
+            peak_first_byte: self.peak_s(born, now).map(time),
+            prefill_tokens_per_s: self.prefill.get(),
+            chunk_interval: self.chunk_s.get().map(time),
+            answers: self.answers.load(Ordering::Relaxed),
+        }
+    }
+}
+
+fn millis(born: Instant, now: Instant) -> u32 {
+    // After 49 days the peak's age is wrong once, which the next answer mends.
+    now.saturating_duration_since(born).as_millis() as u32
+}
+
+fn elapsed_s(peak: u64, at: u32) -> f32 {
+    let then = (peak >> 32) as u32;
+    at.saturating_sub(then) as f32 / 1000.0
+}
+
+fn decayed(peak: u64, at: u32) -> f32 {
+    let value = f32::from_bits(peak as u32);
+    value * (-elapsed_s(peak, at) / Measured::DECAY.as_secs_f32()).exp()
+}
+
+/// A moving mean without a lock; 0 bits are "nothing yet".
+#[derive(Debug)]
+struct Mean(AtomicU32);
+
+impl Mean {
+    fn new() -> Self {
+        Self(AtomicU32::new(0))
+    }
+
+    fn add(&self, value: f32) {
+        if !value.is_finite() {
+            return;
+        }
+        // Nothing measured is exactly 0, so that 0 can stand for "nothing".
+        let value = value.max(f32::MIN_POSITIVE);
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |bits| {
+            let old = f32::from_bits(bits);
+            let next = if bits == 0 { value } else { old + (value - old) * Measured::WEIGHT };
+            Some(next.to_bits())
+        });
+    }
+
+    fn get(&self) -> Option<f32> {
+        let bits = self.0.load(Ordering::Relaxed);
+        (bits != 0).then(|| f32::from_bits(bits))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(first_byte: f32) -> Sample {
+        Sample {
+            first_byte: Duration::from_secs_f32(first_byte),
+            prefill_tokens: 1000,
+            streaming: Duration::from_secs(1),
+            chunks: 11,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn peaks_jump_up_and_fall_slowly() {
+        let (born, meter) = (Instant::now(), Meter::new());
+        assert_eq!(meter.read(born, born), Measured::default());
+        meter.add(sample(0.5), born, born);
+        meter.add(sample(2.0), born, born);
+        meter.add(sample(0.5), born, born);
+        let now = meter.read(born, born);
+        assert_eq!(now.peak_first_byte, Some(Duration::from_secs(2)));
+        assert_eq!(now.chunk_interval, Some(Duration::from_secs_f32(0.1)));
+        assert!(now.first_byte.unwrap() < Duration::from_secs(1));
+        let later = meter.read(born, born + Measured::DECAY).peak_first_byte.unwrap();
+        assert!((later.as_secs_f32() - 2.0 / std::f32::consts::E).abs() < 1e-3, "{later:?}");
+        assert_eq!(now.answers, 3);
+    }
+}
