@@ -50,6 +50,7 @@ mod names;
 mod permit;
 mod registry;
 mod router;
+mod routes;
 mod runner;
 mod source;
 mod workload;
@@ -71,6 +72,7 @@ pub use registry::{
     FleetEvent, FleetEvents, InMemoryRegistry, LeaveReason, Membership, Registry, RunnerChange,
 };
 pub use router::{CapabilityRouter, Pool, Refusal, Requirements, Router};
+pub use routes::{ModelRoutes, ModelRoutesBuilder, RouteError};
 pub use runner::{
     Capability, CapabilityReport, Health, Labels, Load, Machine, MachineKind, Measured, Modalities, Modality,
     Model, ModelState, ReportedLoad, Reservation, ResourceReport, Resources, Runner, RunnerSet, RunnerSpec,

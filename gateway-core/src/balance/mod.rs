@@ -42,6 +42,12 @@ pub trait Balancer: Send + Sync + 'static {
     /// candidate seen free may be taken by the time it is reserved; then choose again.
     fn pick(&self, requirements: &Requirements, candidates: &Candidates<'_>) -> Option<Reservation>;
 
+    /// Whether it uses the hashes of prompts ([`Workload::prefix`](crate::Workload::prefix)). They are made
+    /// only if so.
+    fn reads_prompts(&self) -> bool {
+        false
+    }
+
     /// What speaks for and against a runner, for the admin's `explain`. Adds to `scores`; adds nothing
     /// unless a strategy says so. Not on the way of a request.
     fn scores(&self, requirements: &Requirements, runner: &Runner, scores: &mut Vec<Score>) {

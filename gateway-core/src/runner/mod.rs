@@ -34,6 +34,7 @@ pub(crate) use set::Least;
 pub use set::RunnerSet;
 pub use spec::{Labels, Machine, MachineKind, RunnerSpec};
 pub(crate) use standing::Reluctance;
+pub(crate) use status::json_string;
 pub use status::{
     Capability, CapabilityReport, Health, Modalities, Modality, Model, ModelState, ReportedLoad, RunnerStatus,
 };

@@ -185,7 +185,7 @@ impl Model {
 }
 
 /// `text` as a JSON string. Model names hold no control characters, so two escapes are all there is.
-fn json_string(text: &str) -> Bytes {
+pub(crate) fn json_string(text: &str) -> Bytes {
     let mut json = String::with_capacity(text.len() + 2);
     json.push('"');
     for c in text.chars() {
