@@ -202,6 +202,7 @@ impl Settings {
             deadlines: file.limits.deadlines(),
             retry: RetryPolicy {
                 max_failures: file.limits.max_failures.unwrap_or(RetryPolicy::MAX_FAILURES),
+                ..RetryPolicy::default()
             },
             runners,
             demo: flags.demo,

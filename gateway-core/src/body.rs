@@ -66,6 +66,11 @@ impl RequestBody {
         }
     }
 
+    /// Whether [`replay`](RequestBody::replay) gives a copy.
+    pub fn can_replay(&self) -> bool {
+        matches!(self.parts, Parts::Held(_))
+    }
+
     /// The same body with `name` (JSON, quotes included) where the model's name was marked.
     pub(crate) fn rename_model(mut self, name: &Bytes) -> Self {
         if let (Parts::Held(held), Some(at)) = (&mut self.parts, self.model.take()) {

@@ -49,10 +49,12 @@ mod link;
 mod names;
 mod permit;
 mod registry;
+mod retry;
 mod router;
 mod routes;
 mod runner;
 mod source;
+mod window;
 mod workload;
 
 pub use balance::{Balancer, BestFit, Candidates, LeastLoaded, RoundRobin, Score, Tried};
@@ -61,7 +63,8 @@ pub use body::{LinkBody, RequestBody};
 pub use command::{Command, CommandReply};
 pub use dispatch::{
     Attempt, BodyError, Cancel, Deadlines, Dispatch, DispatchBody, DispatchError, DispatchErrorKind,
-    Dispatched, Dispatcher, DispatcherBuilder, Fault, Observer, Outcome, RetryPolicy,
+    Dispatched, Dispatcher, DispatcherBuilder, Explained, Explanation, Fault, HedgePolicy, Observer, Outcome,
+    RetryPolicy,
 };
 pub use error::BoxError;
 pub use fleet::{Fleet, ModelEntry};
@@ -71,6 +74,7 @@ pub use permit::Permit;
 pub use registry::{
     FleetEvent, FleetEvents, InMemoryRegistry, LeaveReason, Membership, Registry, RunnerChange,
 };
+pub use retry::{Backoff, BudgetPolicy, InvalidBackoff, RetryBudget};
 pub use router::{CapabilityRouter, Pool, Refusal, Requirements, Router};
 pub use routes::{ModelRoutes, ModelRoutesBuilder, RouteError};
 pub use runner::{

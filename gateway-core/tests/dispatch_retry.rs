@@ -49,7 +49,8 @@ async fn a_runner_is_never_tried_twice() {
 #[tokio::test(start_paused = true)]
 async fn a_request_that_crashes_runners_does_not_go_through_the_whole_fleet() {
     let engines = (0..6).map(|_| failing(Fault::CutBeforeHead)).collect();
-    let setup = setup(engines, |builder| builder.retry(RetryPolicy { max_failures: 2 }));
+    let setup =
+        setup(engines, |builder| builder.retry(RetryPolicy { max_failures: 2, ..RetryPolicy::default() }));
     let error = setup.dispatcher.dispatch(request(&model(), "{}")).await.unwrap_err();
     assert_eq!(error.kind(), DispatchErrorKind::RunnerFailed(RunnerFault::Connection));
     assert_eq!(setup.recorder.tries(), 2);
@@ -61,7 +62,8 @@ async fn unreachable_and_busy_runners_do_not_use_up_the_tries() {
     let mut engines: Vec<_> = (0..5).map(|_| failing(Fault::Unreachable)).collect();
     engines.extend((0..5).map(|_| status(429, "busy")));
     engines.push(fine());
-    let setup = setup(engines, |builder| builder.retry(RetryPolicy { max_failures: 1 }));
+    let setup =
+        setup(engines, |builder| builder.retry(RetryPolicy { max_failures: 1, ..RetryPolicy::default() }));
     let answer = setup.dispatcher.dispatch(request(&model(), "{}")).await.unwrap();
     assert_eq!(text(answer.response).await.unwrap(), "fine");
     assert_eq!(answer.tries, 11);
@@ -95,7 +97,7 @@ async fn a_clients_mistake_is_not_tried_again() {
 #[tokio::test(start_paused = true)]
 async fn what_one_engine_does_not_implement_another_may() {
     let setup = setup(vec![status(501, "not here"), fine()], |builder| {
-        builder.retry(RetryPolicy { max_failures: 1 })
+        builder.retry(RetryPolicy { max_failures: 1, ..RetryPolicy::default() })
     });
     let answer = setup.dispatcher.dispatch(request(&model(), "{}")).await.unwrap();
     assert_eq!(text(answer.response).await.unwrap(), "fine");

@@ -111,7 +111,7 @@ async fn a_runner_s_own_error_passes_as_it_is() {
 
 #[tokio::test]
 async fn what_the_retry_policy_allows_is_tried_elsewhere() {
-    let gateway = builder().retry(RetryPolicy { max_failures: 2 }).build().unwrap();
+    let gateway = builder().retry(RetryPolicy { max_failures: 2, ..RetryPolicy::default() }).build().unwrap();
     let bad = Mock::new(|_| async { Err(LinkError::lost("gone")) });
     for id in ["r1", "r2", "r3"] {
         join(&gateway, id, &["m"], &bad);

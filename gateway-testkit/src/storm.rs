@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use gateway_core::{
-    Deadlines, Dispatcher, InMemoryRegistry, LeaveReason, ModelId, Registry, RetryPolicy, RunnerId,
+    Backoff, Deadlines, Dispatcher, InMemoryRegistry, LeaveReason, ModelId, Registry, RetryPolicy, RunnerId,
     RunnerSpec, RunnerStatus,
 };
 use http_body_util::BodyExt;
@@ -152,7 +152,12 @@ async fn blow(subject: &dyn Subject, storm: &Storm) -> Report {
     let limit = Some(storm.patience);
     let dispatcher = Dispatcher::builder(registry.clone())
         .deadlines(Deadlines { first_byte: limit, idle: limit, total: None })
-        .retry(RetryPolicy { max_failures: u32::try_from(storm.flapping).unwrap_or(u32::MAX) + 1 })
+        .retry(RetryPolicy {
+            max_failures: u32::try_from(storm.flapping).unwrap_or(u32::MAX) + 1,
+            // Most of the fleet is broken on purpose: no budget would last.
+            budget: None,
+            backoff: Backoff::none(),
+        })
         .observer(recorder.clone())
         .build();
     let model = ModelId::new("m").expect("a valid name");

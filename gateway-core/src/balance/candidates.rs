@@ -116,6 +116,16 @@ impl<'a> Candidates<'a> {
         (!reluctant).then_some(at)
     }
 
+    /// Whether anybody could take the request if only a slot were free.
+    pub(crate) fn is_anybody_eligible(&self) -> bool {
+        let eligible = |runner: &Runner| {
+            runner.is_available()
+                && !self.was_tried(runner.key())
+                && (self.pool.is_exact() || self.router.verdict(self.requirements, runner).is_ok())
+        };
+        self.pool.runners().iter().any(|runner| eligible(runner))
+    }
+
     /// Why the runner cannot be reserved now, or `None` if it can.
     pub fn refusal(&self, runner: &Runner) -> Option<Refusal> {
         if let Err(refusal) = self.router.verdict(self.requirements, runner) {

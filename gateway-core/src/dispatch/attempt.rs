@@ -20,6 +20,8 @@ pub(super) struct Try {
     request_id: RequestId,
     model: Option<ModelId>,
     workload: Workload,
+    reason: Option<&'static str>,
+    is_fallback: bool,
     /// Prompt tokens that the runner had to read before this answer could begin, as counted here.
     prefill_tokens: u64,
     pub(super) sent: Instant,
@@ -34,17 +36,20 @@ impl Try {
         reservation: Reservation,
         request_id: &RequestId,
         requirements: &Requirements,
+        is_fallback: bool,
     ) -> Self {
         let known = reservation.prefill_tokens() > 0;
         let prefill_tokens = if known { reservation.runner().load().prefill_tokens } else { 0 };
         Self {
             shared: shared.clone(),
             runner: reservation.runner().clone(),
-            reservation: Some(reservation),
             request_id: request_id.clone(),
             model: requirements.model.clone(),
             workload: requirements.workload.clone(),
+            reason: reservation.reason(),
+            is_fallback,
             prefill_tokens,
+            reservation: Some(reservation),
             sent: Instant::now(),
             first_byte: None,
             bytes: 0,
@@ -66,6 +71,21 @@ impl Try {
 
     pub(super) fn runner(&self) -> &Arc<Runner> {
         &self.runner
+    }
+
+    /// The model that was asked of the runner.
+    pub(super) fn model(&self) -> Option<&ModelId> {
+        self.model.as_ref()
+    }
+
+    /// Why the runner was chosen.
+    pub(super) fn reason(&self) -> Option<&'static str> {
+        self.reason
+    }
+
+    /// Whether the model is not the one that was asked for, but one to fall back on.
+    pub(super) fn is_fallback(&self) -> bool {
+        self.is_fallback
     }
 
     pub(super) fn request_id(&self) -> &RequestId {

@@ -1,10 +1,12 @@
 use std::sync::Arc;
 
+use super::budgets::Budgets;
 use super::drain::Drain;
-use super::{Deadlines, Dispatcher, Observer, RetryPolicy, Shared};
+use super::{Deadlines, Dispatcher, HedgePolicy, Observer, RetryPolicy, Shared};
 use crate::balance::{Balancer, LeastLoaded};
 use crate::registry::Registry;
 use crate::router::{CapabilityRouter, Router};
+use crate::routes::ModelRoutes;
 
 /// Puts a [`Dispatcher`] together.
 ///
@@ -24,6 +26,8 @@ pub struct DispatcherBuilder {
     observers: Vec<Arc<dyn Observer>>,
     deadlines: Deadlines,
     retry: RetryPolicy,
+    hedge: Option<HedgePolicy>,
+    routes: ModelRoutes,
 }
 
 impl DispatcherBuilder {
@@ -35,6 +39,8 @@ impl DispatcherBuilder {
             observers: Vec::new(),
             deadlines: Deadlines::default(),
             retry: RetryPolicy::default(),
+            hedge: None,
+            routes: ModelRoutes::default(),
         }
     }
 
@@ -68,11 +74,25 @@ impl DispatcherBuilder {
         self
     }
 
+    /// When a request is sent to a second runner because the first takes long; never unless set.
+    pub fn hedge(mut self, hedge: HedgePolicy) -> Self {
+        self.hedge = Some(hedge);
+        self
+    }
+
+    /// Names that stand for models; every name stands for itself unless set.
+    pub fn routes(mut self, routes: ModelRoutes) -> Self {
+        self.routes = routes;
+        self
+    }
+
     /// The dispatcher.
     pub fn build(self) -> Dispatcher {
-        let Self { registry, router, balancer, observers, deadlines, retry } = self;
+        let Self { registry, router, balancer, observers, deadlines, retry, hedge, routes } = self;
+        let budgets = Budgets::new(&retry, hedge.as_ref());
         let drain = Arc::new(Drain::default());
-        let shared = Shared { registry, router, balancer, observers, deadlines, retry, drain };
+        let shared =
+            Shared { registry, router, balancer, observers, deadlines, retry, hedge, budgets, routes, drain };
         Dispatcher { shared: Arc::new(shared) }
     }
 }

@@ -8,7 +8,11 @@ use crate::router::Refusal;
 
 /// Why a request got no answer from any runner.
 #[derive(Debug)]
-pub struct DispatchError {
+pub struct DispatchError(Box<Inner>);
+
+/// Boxed, so that the way of success does not carry its size.
+#[derive(Debug)]
+struct Inner {
     kind: DispatchErrorKind,
     request_id: RequestId,
     model: Option<ModelId>,
@@ -42,7 +46,7 @@ pub enum DispatchErrorKind {
 
 impl DispatchError {
     pub(super) fn new(kind: DispatchErrorKind, request_id: &RequestId, model: Option<&ModelId>) -> Self {
-        Self {
+        Self(Box::new(Inner {
             kind,
             request_id: request_id.clone(),
             model: model.cloned(),
@@ -50,53 +54,53 @@ impl DispatchError {
             refusals: Vec::new(),
             retry_after: None,
             source: None,
-        }
+        }))
     }
 
     pub(super) fn on(mut self, runner: &RunnerId) -> Self {
-        self.runner = Some(runner.clone());
+        self.0.runner = Some(runner.clone());
         self
     }
 
     pub(super) fn because(mut self, source: Option<LinkError>) -> Self {
-        self.source = source;
+        self.0.source = source;
         self
     }
 
     pub(super) fn refused_by(mut self, refusals: Vec<(RunnerId, Refusal)>) -> Self {
-        self.refusals = refusals;
+        self.0.refusals = refusals;
         self
     }
 
-    pub(super) fn retry_after_secs(mut self, seconds: u64) -> Self {
-        self.retry_after = Some(Duration::from_secs(seconds));
+    pub(super) fn retrying_after(mut self, wait: Duration) -> Self {
+        self.0.retry_after = Some(wait);
         self
     }
 
     /// What kind of failure it is.
     pub fn kind(&self) -> DispatchErrorKind {
-        self.kind
+        self.0.kind
     }
 
     /// The request.
     pub fn request_id(&self) -> &RequestId {
-        &self.request_id
+        &self.0.request_id
     }
 
     /// The model that was asked for.
     pub fn model(&self) -> Option<&ModelId> {
-        self.model.as_ref()
+        self.0.model.as_ref()
     }
 
     /// The runner that failed last.
     pub fn runner(&self) -> Option<&RunnerId> {
-        self.runner.as_ref()
+        self.0.runner.as_ref()
     }
 
     /// Why runners could not serve it, at most [`DispatchError::MAX_REFUSALS`] of them. For admins: it
     /// names machines.
     pub fn refusals(&self) -> &[(RunnerId, Refusal)] {
-        &self.refusals
+        &self.0.refusals
     }
 
     /// How many refusals are kept.
@@ -104,13 +108,13 @@ impl DispatchError {
 
     /// When another attempt makes sense, if it does.
     pub fn retry_after(&self) -> Option<Duration> {
-        self.retry_after
+        self.0.retry_after
     }
 
     /// Whether the same request may well succeed later.
     pub fn is_retryable(&self) -> bool {
         use DispatchErrorKind as K;
-        match self.kind {
+        match self.0.kind {
             K::NoneEligible | K::Overloaded | K::Draining | K::RunnerFailed(_) | K::Unreachable => true,
             K::UnknownModel | K::Deadline | K::RequestBody => false,
         }
@@ -119,8 +123,8 @@ impl DispatchError {
 
 impl fmt::Display for DispatchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let model = self.model.as_ref().map_or("", |model| model.as_str());
-        match self.kind {
+        let model = self.0.model.as_ref().map_or("", |model| model.as_str());
+        match self.0.kind {
             DispatchErrorKind::UnknownModel => write!(f, "no runner has the model `{model}`")?,
             DispatchErrorKind::NoneEligible => write!(f, "no runner can serve `{model}` now")?,
             DispatchErrorKind::Overloaded => write!(f, "every runner that serves `{model}` is full")?,
@@ -132,16 +136,16 @@ impl fmt::Display for DispatchError {
             DispatchErrorKind::Deadline => f.write_str("the time for the request is up")?,
             DispatchErrorKind::RequestBody => f.write_str("the request's body broke off")?,
         }
-        if let Some(runner) = &self.runner {
+        if let Some(runner) = &self.0.runner {
             write!(f, " (runner {runner})")?;
         }
-        write!(f, " [{}]", self.request_id)
+        write!(f, " [{}]", self.0.request_id)
     }
 }
 
 impl std::error::Error for DispatchError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source.as_ref().map(|source| source as _)
+        self.0.source.as_ref().map(|source| source as _)
     }
 }
 

@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use crate::retry::{Backoff, BudgetPolicy};
+
 /// How long a request may take. `None` is without limit.
 ///
 /// ```
@@ -33,13 +35,19 @@ impl Default for Deadlines {
 
 /// When a request is tried on another runner. Always before the first byte of an answer, never on a
 /// runner that it was tried on already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RetryPolicy {
     /// On how many runners a request may *fail* (connection lost, server error, no first byte in time)
     /// before the client is told; at least 1. A request that crashes engines must not go through the whole
     /// fleet. Runners that could not be reached, or said that they are busy, do not count: those tries did
     /// no harm.
     pub max_failures: u32,
+    /// What all requests together may spend on tries after a failure; `None` is without limit. A try that
+    /// never reached its runner costs nothing.
+    pub budget: Option<BudgetPolicy>,
+    /// The pause before a request that failed on two runners goes to a third, and so on. The first move to
+    /// another runner is at once.
+    pub backoff: Backoff,
 }
 
 impl RetryPolicy {
@@ -51,6 +59,10 @@ impl RetryPolicy {
 
 impl Default for RetryPolicy {
     fn default() -> Self {
-        Self { max_failures: Self::MAX_FAILURES }
+        Self {
+            max_failures: Self::MAX_FAILURES,
+            budget: Some(BudgetPolicy::default()),
+            backoff: Backoff::default(),
+        }
     }
 }

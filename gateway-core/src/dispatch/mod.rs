@@ -2,17 +2,25 @@
 
 mod attempt;
 mod body;
+mod budgets;
 mod builder;
+mod choose;
 mod drain;
 mod error;
+mod explain;
+mod find;
+mod hedge;
 mod limits;
 mod outcome;
+mod plan;
 mod run;
+mod send;
 
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::time::Instant;
 use tower_service::Service;
@@ -20,16 +28,20 @@ use tower_service::Service;
 pub use body::DispatchBody;
 pub use builder::DispatcherBuilder;
 pub use error::{BodyError, DispatchError, DispatchErrorKind};
+pub use explain::{Explained, Explanation};
+pub use hedge::HedgePolicy;
 pub use limits::{Deadlines, RetryPolicy};
 pub use outcome::{Attempt, Cancel, Fault, Observer, Outcome};
 
 use crate::balance::Balancer;
 use crate::link::LinkRequest;
-use crate::names::RequestId;
+use crate::names::{ModelId, RequestId};
 use crate::permit::Permit;
 use crate::registry::Registry;
 use crate::router::{Requirements, Router};
+use crate::routes::ModelRoutes;
 use crate::runner::Runner;
+use budgets::Budgets;
 use drain::Drain;
 
 /// A request for the dispatcher.
@@ -54,10 +66,20 @@ pub struct Dispatched {
     pub response: http::Response<DispatchBody>,
     /// Who gives it.
     pub runner: Arc<Runner>,
+    /// With which model: the one that the request names, or one that the name stands for.
+    pub model: Option<ModelId>,
     /// On how many runners it was tried, this one included.
     pub tries: u32,
     /// The balancer's name.
     pub strategy: &'static str,
+    /// Why the balancer chose this runner, if it says so.
+    pub reason: Option<&'static str>,
+    /// Whether a fallback serves because nobody could serve what was asked for.
+    pub is_fallback: bool,
+    /// Whether it was sent to a second runner because the first took long.
+    pub hedged: bool,
+    /// How long it waited for a slot.
+    pub waited: Duration,
     /// When this try was sent to the runner.
     pub sent: Instant,
     /// When the first byte of the answer's body was here.
@@ -83,6 +105,9 @@ struct Shared {
     observers: Vec<Arc<dyn Observer>>,
     deadlines: Deadlines,
     retry: RetryPolicy,
+    hedge: Option<HedgePolicy>,
+    budgets: Budgets,
+    routes: ModelRoutes,
     drain: Arc<Drain>,
 }
 
@@ -95,6 +120,16 @@ impl Dispatcher {
     /// The runners that it dispatches to.
     pub fn registry(&self) -> &Arc<dyn Registry> {
         &self.shared.registry
+    }
+
+    /// Names that stand for models.
+    pub fn routes(&self) -> &ModelRoutes {
+        &self.shared.routes
+    }
+
+    /// Whether the balancer uses the hashes of prompts; see [`Balancer::reads_prompts`].
+    pub fn reads_prompts(&self) -> bool {
+        self.shared.balancer.reads_prompts()
     }
 
     /// Requests under way: waiting for an answer, or with an answer whose body has not ended.

@@ -41,7 +41,7 @@ pub fn setup(engines: Vec<MockEngine>, change: impl FnOnce(DispatcherBuilder) ->
             idle: Some(Duration::from_secs(5)),
             total: Some(Duration::from_secs(60)),
         })
-        .retry(RetryPolicy { max_failures: 3 });
+        .retry(RetryPolicy { max_failures: 3, ..RetryPolicy::default() });
     Setup { registry, recorder, dispatcher: change(builder).build(), engines }
 }
 

@@ -1,0 +1,61 @@
+//! One look at the fleet: who could serve, and a reservation on one of them.
+
+use super::Shared;
+use super::plan::{Plan, Wish};
+use crate::balance::{Candidates, Tried};
+use crate::fleet::Fleet;
+use crate::router::{Pool, Requirements};
+use crate::runner::Reservation;
+
+/// A runner for a request, and the model that it is to serve it with.
+#[derive(Debug)]
+pub(crate) struct Choice {
+    pub(crate) reservation: Reservation,
+    /// Which of the plan's wishes it grants: whether a fallback, and which in their order.
+    pub(crate) wish: (bool, usize),
+}
+
+impl Choice {
+    pub(super) fn wish<'p>(&self, plan: &'p Plan) -> Wish<'p> {
+        let (fallback, at) = self.wish;
+        // The plan is the one that the choice was made for.
+        plan.wishes(fallback).nth(at).unwrap_or(plan.itself())
+    }
+}
+
+impl Shared {
+    /// Picks among those who could serve what the name stands for, or among the fallbacks.
+    pub(super) fn choose(&self, plan: &Plan, tried: &[Tried], fallbacks: bool) -> Option<Choice> {
+        let fleet = self.registry.fleet();
+        plan.wishes(fallbacks).enumerate().find_map(|(at, wish)| {
+            let reservation = self.pick(wish.requirements, tried, &fleet)?;
+            Some(Choice { reservation, wish: (fallbacks, at) })
+        })
+    }
+
+    fn pick(&self, requirements: &Requirements, tried: &[Tried], fleet: &Fleet) -> Option<Reservation> {
+        let from = |pool: Pool<'_>| {
+            let mut candidates = Candidates::new(pool, &*self.router, requirements, tried);
+            loop {
+                match self.balancer.pick(requirements, &candidates) {
+                    Some(reservation) => return Some(reservation),
+                    // Better one that should be spared than nobody.
+                    None => candidates = candidates.more_lenient()?,
+                }
+            }
+        };
+        from(self.router.pool(requirements, fleet))
+            .or_else(|| from(self.router.fallback(requirements, fleet)?))
+    }
+
+    /// Whether somebody could serve one of the plan's models if only there were a slot free.
+    pub(super) fn is_anybody_eligible(&self, plan: &Plan, tried: &[Tried], fallbacks: bool) -> bool {
+        let fleet = self.registry.fleet();
+        plan.wishes(fallbacks).any(|wish| {
+            let any =
+                |pool| Candidates::new(pool, &*self.router, wish.requirements, tried).is_anybody_eligible();
+            any(self.router.pool(wish.requirements, &fleet))
+                || self.router.fallback(wish.requirements, &fleet).is_some_and(any)
+        })
+    }
+}

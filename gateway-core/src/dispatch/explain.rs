@@ -1,0 +1,64 @@
+//! What a choice would be, without making it.
+
+use std::sync::Arc;
+
+use super::Dispatcher;
+use super::plan::Plan;
+use crate::balance::{Candidates, Score};
+use crate::names::ModelId;
+use crate::router::{Refusal, Requirements};
+use crate::runner::Runner;
+
+/// What speaks for and against each runner for a request. Made by [`Dispatcher::explain`].
+#[derive(Debug, Clone)]
+pub struct Explanation {
+    /// The balancer's name.
+    pub strategy: &'static str,
+    /// The models that would do, best first, fallbacks last.
+    pub targets: Vec<ModelId>,
+    /// Every runner that knows one of them; all runners if the request names no model or one that nobody
+    /// knows.
+    pub runners: Vec<Explained>,
+}
+
+/// What speaks for and against one runner.
+#[derive(Debug, Clone)]
+pub struct Explained {
+    /// The runner.
+    pub runner: Arc<Runner>,
+    /// With which model it would serve.
+    pub model: Option<ModelId>,
+    /// Why it cannot be reserved now, or `None` if it can.
+    pub refusal: Option<Refusal>,
+    /// What the balancer looks at.
+    pub scores: Vec<Score>,
+}
+
+impl Dispatcher {
+    /// Says what would become of a request, runner by runner. Sends nothing and reserves nothing. Costs an
+    /// allocation or more per runner: for admins, not for every request.
+    pub fn explain(&self, requirements: &Requirements) -> Explanation {
+        let shared = &self.shared;
+        let plan = Plan::new(requirements.clone(), &shared.routes);
+        let fleet = shared.registry.fleet();
+        let mut runners = Vec::new();
+        let mut targets = Vec::new();
+        for wish in plan.wishes(false).chain(plan.wishes(true)) {
+            targets.extend(wish.model().cloned());
+            let pool = shared.router.pool(wish.requirements, &fleet);
+            let candidates = Candidates::new(pool, &*shared.router, wish.requirements, &[]);
+            let entry = wish.model().and_then(|model| fleet.model(model.as_str()));
+            for runner in entry.map_or(fleet.runners(), |entry| entry.known()) {
+                let mut scores = Vec::new();
+                shared.balancer.scores(wish.requirements, runner, &mut scores);
+                runners.push(Explained {
+                    runner: runner.clone(),
+                    model: wish.model().cloned(),
+                    refusal: candidates.refusal(runner),
+                    scores,
+                });
+            }
+        }
+        Explanation { strategy: shared.balancer.name(), targets, runners }
+    }
+}

@@ -1,0 +1,98 @@
+//! A second try beside one that has not begun to answer.
+
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+use tokio::time::{Instant, timeout};
+
+use super::run::Journey;
+use super::send::Begun;
+use crate::retry::BudgetPolicy;
+
+/// When a request that has not begun to answer is sent to a second runner as well. Whoever begins first
+/// serves; the other is cancelled. Off unless set: it buys the latency of the slowest requests with work that
+/// is thrown away.
+///
+/// ```
+/// use std::time::Duration;
+/// use gateway_core::HedgePolicy;
+/// let hedge = HedgePolicy::after(Duration::from_secs(2));
+/// assert_eq!(hedge.ratio, HedgePolicy::RATIO);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct HedgePolicy {
+    /// How long the first runner is given to begin. The time that 95 % of requests need is a good start (Dean
+    /// and Barroso, "The Tail at Scale", 2013).
+    pub after: Duration,
+    /// The most hedges per request, over ten seconds. They are paid for from a budget of their own.
+    pub ratio: f64,
+}
+
+impl HedgePolicy {
+    /// One in twenty: what a hedge at the 95th percentile needs, and no more, so that a fleet which slows
+    /// down as a whole does not get twice the work.
+    pub const RATIO: f64 = 0.05;
+
+    /// Hedges after this time.
+    pub fn after(after: Duration) -> Self {
+        Self { after, ratio: Self::RATIO }
+    }
+
+    pub(super) fn budget(&self) -> BudgetPolicy {
+        BudgetPolicy { ratio: self.ratio, min_per_second: 0.5, ..BudgetPolicy::default() }
+    }
+}
+
+impl Journey<'_> {
+    /// Sends to the runner that was chosen and, if it takes too long to begin and another is free, to that
+    /// one, too. Only for bodies that can be sent twice.
+    pub(super) async fn send_hedged(
+        &mut self,
+        choice: super::choose::Choice,
+        policy: HedgePolicy,
+    ) -> Option<Begun> {
+        let first_runner = choice.reservation.runner().clone();
+        let (request, attempt) = self.prepare(choice)?;
+        let shared = self.shared.clone();
+        let mut first = Box::pin(super::send::send(&shared, request, attempt, self.total));
+        if let Ok(done) = timeout(policy.after, &mut first).await {
+            return self.note(done);
+        }
+        let second = self.second_choice(&first_runner).and_then(|choice| self.prepare(choice));
+        let Some((request, attempt)) = second else {
+            let done = first.await;
+            return self.note(done);
+        };
+        self.hedged = true;
+        let second_runner = attempt.runner().clone();
+        tracing::debug!(request_id = %self.id, runner = %second_runner.key(), "hedged");
+        let second = Box::pin(super::send::send(&shared, request, attempt, self.total));
+        let (done, other, other_runner) = match select(first, second).await {
+            Either::Left((done, second)) => (done, second, second_runner),
+            Either::Right((done, first)) => (done, first, first_runner),
+        };
+        match done {
+            Ok(begun) => {
+                // Dropping the loser cancels it on its runner.
+                drop(other);
+                self.overtaken(other_runner.key());
+                Some(begun)
+            }
+            Err(failed) => {
+                self.failed(failed);
+                let done = other.await;
+                self.note(done)
+            }
+        }
+    }
+
+    fn second_choice(&self, first: &crate::runner::Runner) -> Option<super::choose::Choice> {
+        // Who waits for a slot goes before who already has one.
+        if self.is_anybody_waiting() || !self.shared.budgets.pay_for_hedge(Instant::now()) {
+            return None;
+        }
+        let mut tried = self.tried.clone();
+        tried.push(crate::balance::Tried { runner: first.key().clone(), sent: true });
+        self.shared.choose(&self.plan, &tried, false)
+    }
+}

@@ -1,0 +1,80 @@
+//! What a request may be served with: the model that it names, or those that the name stands for.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::body::RequestBody;
+use crate::names::ModelId;
+use crate::router::Requirements;
+use crate::routes::{ModelRoutes, Target};
+use crate::runner::Runner;
+
+/// Made once for each request; only names with a route cost anything.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// As the client said it.
+    named: Requirements,
+    targets: Option<Arc<[Target]>>,
+    /// The same for each target.
+    routed: Vec<Requirements>,
+}
+
+/// One of the models that will do.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wish<'p> {
+    pub(crate) requirements: &'p Requirements,
+    target: Option<&'p Target>,
+}
+
+impl Plan {
+    pub(crate) fn new(named: Requirements, routes: &ModelRoutes) -> Self {
+        let targets = match &named.model {
+            Some(model) if !routes.is_empty() => routes.route(model.as_str()).cloned(),
+            _ => None,
+        };
+        let routed = targets.iter().flat_map(|targets| targets.iter());
+        let routed = routed.map(|target| Requirements { model: Some(target.model.clone()), ..named.clone() });
+        Self { routed: routed.collect(), targets, named }
+    }
+
+    /// What the client asked for.
+    pub(crate) fn named(&self) -> &Requirements {
+        &self.named
+    }
+
+    /// The model by the name that the client used.
+    pub(crate) fn itself(&self) -> Wish<'_> {
+        Wish { requirements: &self.named, target: None }
+    }
+
+    /// The models that the name stands for, best first; fallbacks are asked for apart.
+    pub(crate) fn wishes(&self, fallbacks: bool) -> impl Iterator<Item = Wish<'_>> {
+        let itself = Some(self.itself()).filter(|_| self.targets.is_none() && !fallbacks);
+        let targets = self.targets.as_deref().unwrap_or_default();
+        let routed =
+            targets.iter().zip(&self.routed).filter(move |(target, _)| target.is_fallback == fallbacks);
+        let routed = routed.map(|(target, requirements)| Wish { requirements, target: Some(target) });
+        itself.into_iter().chain(routed)
+    }
+
+    /// Whether there are models to fall back on.
+    pub(crate) fn has_fallbacks(&self) -> bool {
+        self.wishes(true).next().is_some()
+    }
+}
+
+impl Wish<'_> {
+    pub(crate) fn model(&self) -> Option<&ModelId> {
+        self.requirements.model.as_ref()
+    }
+
+    /// The body with the name by which the runner knows the model.
+    pub(crate) fn put_into(&self, body: RequestBody, runner: &Runner) -> RequestBody {
+        let local: Option<&Bytes> = self.model().and_then(|model| runner.rename(model));
+        match local.or(self.target.map(|target| &target.json)) {
+            Some(name) => body.rename_model(name),
+            None => body,
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! One try on one runner, up to the first byte of its answer's body.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::StatusCode;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http_body::{Body, Frame};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::Shared;
+use super::attempt::Try;
+use super::body::Answer;
+use super::outcome::{Cancel, Fault, Outcome};
+use crate::balance::Tried;
+use crate::body::LinkBody;
+use crate::link::{LinkError, LinkRequest};
+use crate::runner::Runner;
+
+/// An answer that has begun.
+pub(super) type Begun = (http::response::Parts, Answer);
+
+/// What a try came to, if it is not an answer to pass on as it is.
+pub(super) enum Failure {
+    /// The runner answered, but another may do better. Kept so that its own words reach the client if none
+    /// does.
+    Answer(Box<Begun>),
+    NotSent(LinkError),
+    Fault(Fault, Option<LinkError>),
+    Total,
+    RequestBody(LinkError),
+}
+
+/// A failure, and where.
+pub(super) struct Failed {
+    pub(super) failure: Failure,
+    pub(super) runner: Arc<Runner>,
+}
+
+impl Failed {
+    pub(super) fn tried(&self) -> Tried {
+        let sent = !matches!(self.failure, Failure::NotSent(_));
+        Tried { runner: self.runner.key().clone(), sent }
+    }
+
+    /// Whether it counts against what a request may do to the fleet.
+    pub(super) fn counts(&self) -> bool {
+        match &self.failure {
+            Failure::NotSent(_) => false,
+            Failure::Answer(begun) => matches!(begun.1.outcome, Outcome::RunnerFault(_)),
+            Failure::Fault(..) | Failure::Total | Failure::RequestBody(_) => true,
+        }
+    }
+
+    /// Whether no other runner could make it good.
+    pub(super) fn is_final(&self) -> bool {
+        matches!(self.failure, Failure::Total | Failure::RequestBody(_))
+    }
+
+    pub(super) fn as_str(&self) -> &'static str {
+        match &self.failure {
+            Failure::Answer(begun) => begun.1.outcome.as_str(),
+            Failure::NotSent(_) => Outcome::NeverSent.as_str(),
+            Failure::Fault(fault, _) => Outcome::RunnerFault(*fault).as_str(),
+            Failure::Total => Outcome::Cancelled(Cancel::Deadline).as_str(),
+            Failure::RequestBody(_) => Outcome::ClientFault.as_str(),
+        }
+    }
+}
+
+/// One try.
+pub(super) async fn send(
+    shared: &Shared,
+    request: LinkRequest,
+    attempt: Try,
+    total: Option<Instant>,
+) -> Result<Begun, Failed> {
+    let runner = attempt.runner().clone();
+    exchange(shared, &runner, request, attempt, total).await.map_err(|failure| Failed { failure, runner })
+}
+
+async fn exchange(
+    shared: &Shared,
+    runner: &Runner,
+    request: LinkRequest,
+    mut attempt: Try,
+    total: Option<Instant>,
+) -> Result<Begun, Failure> {
+    let first_byte = shared.deadlines.first_byte.and_then(|limit| attempt.sent.checked_add(limit));
+    let limit = first_byte.into_iter().chain(total).min();
+    let exchange = async {
+        let (mut head, mut body) = runner.link().send(request).await?.into_parts();
+        let outcome = Outcome::of_status(head.status);
+        if is_for_another(&head, outcome) {
+            let words = last_words(&mut head, body).await;
+            return Ok((head, words, outcome, None));
+        }
+        // The head alone proves little: engines send it before they have begun. Until a byte of the body
+        // is here, another runner can still do it.
+        let first = if !body.is_end_stream() { next_frame(&mut body).await? } else { None };
+        Ok::<_, LinkError>((head, body, outcome, first))
+    };
+    let done = match limit {
+        Some(limit) => timeout_at(limit, exchange).await,
+        None => Ok(exchange.await),
+    };
+    match done {
+        Ok(Ok((head, body, outcome, first))) => {
+            attempt.begun();
+            if is_for_another(&head, outcome) {
+                // The runner is done with it. Its slot must not wait for what the next one makes of it.
+                attempt.finish(outcome);
+                if matches!(head.status.as_u16(), 401 | 403 | 407) {
+                    return Err(Failure::Fault(Fault::Status, None));
+                }
+                let answer = Answer { first: None, body, attempt, outcome };
+                return Err(Failure::Answer(Box::new((head, answer))));
+            }
+            Ok((head, Answer { first, body, attempt, outcome }))
+        }
+        Ok(Err(error)) => {
+            let (outcome, failure) = if error.is_not_sent() {
+                (Outcome::NeverSent, Failure::NotSent(error))
+            } else if error.is_request_body() {
+                (Outcome::ClientFault, Failure::RequestBody(error))
+            } else {
+                let fault = Fault::Connection;
+                (Outcome::RunnerFault(fault), Failure::Fault(fault, Some(error)))
+            };
+            attempt.finish(outcome);
+            Err(failure)
+        }
+        Err(_) if total.is_some_and(|total| total <= Instant::now()) => {
+            attempt.finish(Outcome::Cancelled(Cancel::Deadline));
+            Err(Failure::Total)
+        }
+        Err(_) => {
+            attempt.finish(Outcome::RunnerFault(Fault::FirstByteTimeout));
+            Err(Failure::Fault(Fault::FirstByteTimeout, None))
+        }
+    }
+}
+
+async fn next_frame(body: &mut LinkBody) -> Result<Option<Frame<Bytes>>, LinkError> {
+    std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await.transpose()
+}
+
+/// Whether another runner may do better than this answer.
+fn is_for_another(head: &http::response::Parts, outcome: Outcome) -> bool {
+    // "Not implemented" is nobody's fault, but another engine may have it.
+    matches!(outcome, Outcome::RunnerFault(_) | Outcome::Overloaded)
+        || head.status == StatusCode::NOT_IMPLEMENTED
+}
+
+/// Takes what a runner says of its failure off the link, so that neither connection nor stream waits for
+/// what becomes of the request elsewhere. What is too long or too slow is left out.
+async fn last_words(head: &mut http::response::Parts, mut body: LinkBody) -> LinkBody {
+    const LONGEST: usize = 64 * 1024;
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let mut words = BytesMut::new();
+    let read = async {
+        while let Some(frame) = next_frame(&mut body).await? {
+            words.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
+            if words.len() > LONGEST {
+                return Err(LinkError::lost("its error is too long"));
+            }
+        }
+        Ok(())
+    };
+    if matches!(timeout(PATIENCE, read).await, Ok(Ok(()))) {
+        return LinkBody::full(words);
+    }
+    for about_the_body in [CONTENT_LENGTH, CONTENT_TYPE, CONTENT_ENCODING] {
+        head.headers.remove(about_the_body);
+    }
+    LinkBody::full(Bytes::new())
+}
