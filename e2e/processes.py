@@ -116,9 +116,13 @@ class Programs:
 
     def engine(self, name: str, slots: int = 4, context: int = 2048) -> str:
         """Starts a llama.cpp server and gives back its address."""
-        command = [sys.executable, str(HERE / "engine" / "serve.py"), str(MODEL_FILE), "--port", "0"]
-        command += ["--slots", str(slots), "--context", str(context)]
-        return self.start(name, command).until_printed(r"(?m)^listening (http://\S+)$")[1]
+        program = self.start_engine(name, 0, slots, context)
+        return program.until_printed(r"(?m)^listening (http://\S+)$")[1]
+
+    def start_engine(self, name: str, port: int, slots: int = 4, context: int = 2048) -> Program:
+        """Starts a llama.cpp server and does not wait for it."""
+        command = [sys.executable, str(HERE / "engine" / "serve.py"), str(MODEL_FILE), "--port", str(port)]
+        return self.start(name, [*command, "--slots", str(slots), "--context", str(context)])
 
     def gateway(
         self, name: str, config: str = "", environment: dict[str, str] | None = None, *flags: str
