@@ -114,7 +114,7 @@ impl Try {
                 chunks: self.chunks,
             });
         }
-        self.shared.balancer.observe(&attempt);
+        self.shared.chooser.balancer.observe(&attempt);
         for observer in &self.shared.observers {
             observer.attempt(&attempt);
         }

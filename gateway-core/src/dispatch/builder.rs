@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use super::budgets::Budgets;
+use super::choose::Chooser;
 use super::drain::Drain;
 use super::{Deadlines, Dispatcher, HedgePolicy, Observer, RetryPolicy, Shared};
 use crate::balance::{Balancer, LeastLoaded};
@@ -89,10 +90,10 @@ impl DispatcherBuilder {
     /// The dispatcher.
     pub fn build(self) -> Dispatcher {
         let Self { registry, router, balancer, observers, deadlines, retry, hedge, routes } = self;
+        let chooser = Chooser { registry, router, balancer };
         let budgets = Budgets::new(&retry, hedge.as_ref());
         let drain = Arc::new(Drain::default());
-        let shared =
-            Shared { registry, router, balancer, observers, deadlines, retry, hedge, budgets, routes, drain };
+        let shared = Shared { chooser, observers, deadlines, retry, hedge, budgets, routes, drain };
         Dispatcher { shared: Arc::new(shared) }
     }
 }

@@ -1,10 +1,12 @@
 //! One look at the fleet: who could serve, and a reservation on one of them.
 
-use super::Shared;
+use std::sync::Arc;
+
 use super::plan::{Plan, Wish};
-use crate::balance::{Candidates, Tried};
+use crate::balance::{Balancer, Candidates, Tried};
 use crate::fleet::Fleet;
-use crate::router::{Pool, Requirements};
+use crate::registry::Registry;
+use crate::router::{Pool, Requirements, Router};
 use crate::runner::Reservation;
 
 /// A runner for a request, and the model that it is to serve it with.
@@ -23,7 +25,15 @@ impl Choice {
     }
 }
 
-impl Shared {
+/// Who is there, who could serve, and who of those does.
+#[derive(Clone)]
+pub(super) struct Chooser {
+    pub(super) registry: Arc<dyn Registry>,
+    pub(super) router: Arc<dyn Router>,
+    pub(super) balancer: Arc<dyn Balancer>,
+}
+
+impl Chooser {
     /// Picks among those who could serve what the name stands for, or among the fallbacks.
     pub(super) fn choose(&self, plan: &Plan, tried: &[Tried], fallbacks: bool) -> Option<Choice> {
         let fleet = self.registry.fleet();

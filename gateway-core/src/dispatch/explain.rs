@@ -39,18 +39,19 @@ impl Dispatcher {
     /// allocation or more per runner: for admins, not for every request.
     pub fn explain(&self, requirements: &Requirements) -> Explanation {
         let shared = &self.shared;
+        let chooser = &shared.chooser;
         let plan = Plan::new(requirements.clone(), &shared.routes);
-        let fleet = shared.registry.fleet();
+        let fleet = chooser.registry.fleet();
         let mut runners = Vec::new();
         let mut targets = Vec::new();
         for wish in plan.wishes(false).chain(plan.wishes(true)) {
             targets.extend(wish.model().cloned());
-            let pool = shared.router.pool(wish.requirements, &fleet);
-            let candidates = Candidates::new(pool, &*shared.router, wish.requirements, &[]);
+            let pool = chooser.router.pool(wish.requirements, &fleet);
+            let candidates = Candidates::new(pool, &*chooser.router, wish.requirements, &[]);
             let entry = wish.model().and_then(|model| fleet.model(model.as_str()));
             for runner in entry.map_or(fleet.runners(), |entry| entry.known()) {
                 let mut scores = Vec::new();
-                shared.balancer.scores(wish.requirements, runner, &mut scores);
+                chooser.balancer.scores(wish.requirements, runner, &mut scores);
                 runners.push(Explained {
                     runner: runner.clone(),
                     model: wish.model().cloned(),
@@ -59,6 +60,6 @@ impl Dispatcher {
                 });
             }
         }
-        Explanation { strategy: shared.balancer.name(), targets, runners }
+        Explanation { strategy: chooser.balancer.name(), targets, runners }
     }
 }

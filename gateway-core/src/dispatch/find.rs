@@ -18,12 +18,12 @@ pub(super) enum NotFound {
 
 impl Journey<'_> {
     pub(super) async fn find(&mut self) -> Result<Choice, NotFound> {
-        if let Some(choice) = self.shared.choose(&self.plan, &self.tried, false) {
+        if let Some(choice) = self.shared.chooser.choose(&self.plan, &self.tried, false) {
             return Ok(choice);
         }
-        let full = self.shared.is_anybody_eligible(&self.plan, &self.tried, false);
+        let full = self.shared.chooser.is_anybody_eligible(&self.plan, &self.tried, false);
         if self.plan.has_fallbacks()
-            && let Some(choice) = self.shared.choose(&self.plan, &self.tried, true)
+            && let Some(choice) = self.shared.chooser.choose(&self.plan, &self.tried, true)
         {
             return Ok(choice);
         }
@@ -41,16 +41,17 @@ impl Journey<'_> {
         if let Some(NotFound::Full) = why {
             return fail(DispatchErrorKind::Overloaded).retrying_after(Duration::from_secs(1));
         }
-        let fleet = self.shared.registry.fleet();
+        let fleet = self.shared.chooser.registry.fleet();
         let mut refusals = Vec::new();
         let mut known = named.model.is_none();
         for wish in self.plan.wishes(false).chain(self.plan.wishes(true)) {
             let entry = wish.model().and_then(|model| fleet.model(model.as_str()));
             known |= entry.is_some();
-            let pool = self.shared.router.pool(wish.requirements, &fleet);
+            let pool = self.shared.chooser.router.pool(wish.requirements, &fleet);
             // A router of a stranger may know names that the fleet does not.
             known |= !pool.runners().is_empty();
-            let candidates = Candidates::new(pool, &*self.shared.router, wish.requirements, &self.tried);
+            let candidates =
+                Candidates::new(pool, &*self.shared.chooser.router, wish.requirements, &self.tried);
             let runners = entry.map_or(fleet.runners(), |entry| entry.known());
             let room = DispatchError::MAX_REFUSALS - refusals.len();
             let refused =

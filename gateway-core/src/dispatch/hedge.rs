@@ -93,6 +93,6 @@ impl Journey<'_> {
         }
         let mut tried = self.tried.clone();
         tried.push(crate::balance::Tried { runner: first.key().clone(), sent: true });
-        self.shared.choose(&self.plan, &tried, false)
+        self.shared.chooser.choose(&self.plan, &tried, false)
     }
 }

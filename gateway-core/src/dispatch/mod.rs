@@ -33,15 +33,15 @@ pub use hedge::HedgePolicy;
 pub use limits::{Deadlines, RetryPolicy};
 pub use outcome::{Attempt, Cancel, Fault, Observer, Outcome};
 
-use crate::balance::Balancer;
 use crate::link::LinkRequest;
 use crate::names::{ModelId, RequestId};
 use crate::permit::Permit;
 use crate::registry::Registry;
-use crate::router::{Requirements, Router};
+use crate::router::Requirements;
 use crate::routes::ModelRoutes;
 use crate::runner::Runner;
 use budgets::Budgets;
+use choose::Chooser;
 use drain::Drain;
 
 /// A request for the dispatcher.
@@ -99,9 +99,7 @@ pub struct Dispatcher {
 }
 
 struct Shared {
-    registry: Arc<dyn Registry>,
-    router: Arc<dyn Router>,
-    balancer: Arc<dyn Balancer>,
+    chooser: Chooser,
     observers: Vec<Arc<dyn Observer>>,
     deadlines: Deadlines,
     retry: RetryPolicy,
@@ -119,7 +117,7 @@ impl Dispatcher {
 
     /// The runners that it dispatches to.
     pub fn registry(&self) -> &Arc<dyn Registry> {
-        &self.shared.registry
+        &self.shared.chooser.registry
     }
 
     /// Names that stand for models.
@@ -127,9 +125,9 @@ impl Dispatcher {
         &self.shared.routes
     }
 
-    /// Whether the balancer uses the hashes of prompts; see [`Balancer::reads_prompts`].
+    /// Whether the balancer uses the hashes of prompts; see [`Balancer::reads_prompts`](crate::Balancer::reads_prompts).
     pub fn reads_prompts(&self) -> bool {
-        self.shared.balancer.reads_prompts()
+        self.shared.chooser.balancer.reads_prompts()
     }
 
     /// Requests under way: waiting for an answer, or with an answer whose body has not ended.
@@ -177,7 +175,7 @@ impl Service<Dispatch> for Dispatcher {
 impl fmt::Debug for Dispatcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Dispatcher")
-            .field("balancer", &self.shared.balancer.name())
+            .field("balancer", &self.shared.chooser.balancer.name())
             .field("in_flight", &self.in_flight())
             .finish_non_exhaustive()
     }

@@ -175,7 +175,7 @@ impl Journey<'_> {
             runner,
             model,
             tries: u32::try_from(before + 1).unwrap_or(u32::MAX),
-            strategy: shared.balancer.name(),
+            strategy: shared.chooser.balancer.name(),
             reason,
             is_fallback,
             hedged: self.hedged,
