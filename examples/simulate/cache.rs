@@ -13,9 +13,10 @@ pub(crate) struct BlockCache {
     clock: u64,
 }
 
+#[derive(Default)]
 struct Block {
     pins: u32,
-    /// Its key in `idle` while nobody pins it.
+    /// Its key in `idle` while nobody pins it; 0 if nobody has pinned it yet.
     stamp: u64,
 }
 
@@ -49,11 +50,8 @@ impl BlockCache {
     /// block meanwhile, that one is shared and ours is free.
     pub(crate) fn publish(&mut self, hash: u64) {
         self.private -= 1;
-        if self.cached.contains_key(&hash) {
-            self.pin(hash);
-        } else {
-            self.cached.insert(hash, Block { pins: 1, stamp: 0 });
-        }
+        self.cached.entry(hash).or_default();
+        self.pin(hash);
     }
 
     /// A sequence has ended: `used` are its pinned blocks, `private` what it had set aside besides.

@@ -141,7 +141,8 @@ impl Engine {
     /// Computes up to `until`, which must not lie before an earlier one.
     pub(crate) fn advance(&mut self, until: Nanos, events: &mut Vec<Event>) {
         loop {
-            if self.span.is_none() {
+            // Only when time passes, so that all that come at one moment are seen together.
+            if self.span.is_none() && self.now < until {
                 self.span = self.schedule();
             }
             match self.span.take() {
@@ -205,7 +206,8 @@ impl Engine {
 
     /// When something happens next if nothing comes. `None` while idle.
     pub(crate) fn next(&self) -> Option<Nanos> {
-        self.span.as_ref().map(Span::end)
+        let idle = self.waiting.is_empty() && self.prefilling.is_empty() && self.generating.is_empty();
+        self.span.as_ref().map(Span::end).or_else(|| (!idle).then_some(self.now + 1))
     }
 
     /// What it has computed so far.

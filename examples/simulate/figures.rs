@@ -170,12 +170,6 @@ impl Figures {
         let most = self.busy.iter().copied().fold(0.0, f64::max);
         (least, self.busy.iter().sum::<f64>() / self.busy.len().max(1) as f64, most)
     }
-
-    /// The same without what differs from run to run.
-    pub(crate) fn deterministic(mut self) -> Self {
-        self.pick = PickCost { picks: self.pick.picks, ..PickCost::default() };
-        self
-    }
 }
 
 fn busy(scenario: &Scenario, run: &Run, runner: usize) -> f64 {

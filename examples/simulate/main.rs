@@ -14,21 +14,21 @@ use std::time::Duration;
 use clap::Parser;
 use gateway_core::BoxError;
 
-mod cache;
+pub(crate) mod cache;
 pub(crate) mod engine;
 pub(crate) mod figures;
 pub(crate) mod ideal;
 mod log;
 pub(crate) mod machine;
 mod modelled;
-mod plot;
+pub(crate) mod plot;
 mod reference;
 pub(crate) mod run;
 pub(crate) mod scenario;
 mod stopwatch;
-mod strategies;
+pub(crate) mod strategies;
 mod synthetic;
-mod table;
+pub(crate) mod table;
 pub(crate) mod trace;
 
 use figures::Figures;

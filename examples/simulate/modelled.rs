@@ -61,13 +61,8 @@ impl ModelledRunner {
 
     /// Lets time pass on the runner. Runs until it is dropped.
     pub(crate) async fn drive(self: Arc<Self>) {
-        /// A request that finds no room in a cache which several runners share hears of nobody else's end.
-        const AGAIN: Nanos = 10_000_000;
         loop {
-            let next = self.look(|engine| match engine.load() {
-                (0, waiting) if waiting > 0 => Some(engine.next().unwrap_or(self.clock.now() + AGAIN)),
-                _ => engine.next(),
-            });
+            let next = self.look(Engine::next);
             match next {
                 Some(next) => {
                     let _ = tokio::time::timeout_at(self.clock.at(next), self.changed.notified()).await;

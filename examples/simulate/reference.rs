@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use gateway_core::{Balancer, Candidates, Requirements, Reservation, Runner};
+use gateway_core::{Balancer, Candidates, Generation, Requirements, Reservation, Runner};
 use tokio::time::Instant;
 
 use super::engine::Engine;
@@ -65,6 +65,8 @@ struct Tree {
     /// Who was sent a prefix, and when last.
     owners: HashMap<u64, Vec<(usize, u64)>>,
     sizes: Vec<usize>,
+    /// Which registration of a runner this is about.
+    generations: Vec<Generation>,
     most: usize,
     clock: u64,
     evict: Instant,
@@ -77,8 +79,14 @@ impl PrefixGate {
     const EVERY: Duration = Duration::from_secs(30);
 
     pub(crate) fn new(runners: usize, blocks: usize) -> Self {
-        let evict = Instant::now() + Self::EVERY;
-        let tree = Tree { owners: HashMap::new(), sizes: vec![0; runners], most: blocks, clock: 0, evict };
+        let tree = Tree {
+            owners: HashMap::new(),
+            sizes: vec![0; runners],
+            generations: vec![Generation(0); runners],
+            most: blocks,
+            clock: 0,
+            evict: Instant::now() + Self::EVERY,
+        };
         Self { tree: Mutex::new(tree) }
     }
 }
@@ -101,12 +109,21 @@ impl Tree {
         let now = Instant::now();
         if now >= self.evict {
             self.evict = now + PrefixGate::EVERY;
-            (0..self.sizes.len()).for_each(|runner| self.shrink(runner));
+            (0..self.sizes.len()).for_each(|runner| self.shrink(runner, self.most));
         }
     }
 
-    fn shrink(&mut self, runner: usize) {
-        let surplus = self.sizes[runner].saturating_sub(self.most);
+    /// A runner that comes back remembers nothing.
+    fn notice(&mut self, runner: &Runner) {
+        let (number, generation) = (number(runner), runner.key().generation);
+        if self.generations[number] != generation {
+            self.generations[number] = generation;
+            self.shrink(number, 0);
+        }
+    }
+
+    fn shrink(&mut self, runner: usize, most: usize) {
+        let surplus = self.sizes[runner].saturating_sub(most);
         if surplus == 0 {
             return;
         }
@@ -123,7 +140,7 @@ impl Tree {
                 }
             }
         }
-        self.sizes[runner] = self.most;
+        self.sizes[runner] = most;
     }
 }
 
@@ -135,6 +152,7 @@ impl Balancer for PrefixGate {
     fn pick(&self, requirements: &Requirements, candidates: &Candidates<'_>) -> Option<Reservation> {
         let hashes = requirements.workload.prefix.hashes();
         let mut tree = self.tree.lock().unwrap_or_else(PoisonError::into_inner);
+        candidates.iter().for_each(|(_, runner)| tree.notice(runner));
         let loads = candidates.iter().map(|(_, runner)| in_flight(runner));
         let (least, most) = loads
             .fold((f64::INFINITY, 0.0), |(least, most): (f64, f64), load| (least.min(load), most.max(load)));
@@ -159,26 +177,29 @@ impl Balancer for PrefixGate {
 
 /// Least `prefill tokens not cached + decode blocks`, after the cost of Dynamo's KV router at its default weight of 1.
 ///
-/// In blocks: prompt tokens that are not cached, of this request and of those on the runner whose answer has not begun,
-/// plus the distinct blocks of all requests on the runner with this one.
+/// Prompt tokens that are not cached, of this request and of those on the runner whose answer has not begun, plus the
+/// distinct blocks of all requests on the runner with this one. The original counts the tokens in blocks too
+/// (`ref-least-tokens`); added up just as they are, tokens decide and blocks only break ties (`ref-least-tokens-raw`).
 pub(crate) struct LeastTokens {
     pub(crate) view: View,
+    pub(crate) in_blocks: bool,
 }
 
 impl Balancer for LeastTokens {
     fn name(&self) -> &'static str {
-        "ref-least-tokens"
+        if self.in_blocks { "ref-least-tokens" } else { "ref-least-tokens-raw" }
     }
 
     fn pick(&self, requirements: &Requirements, candidates: &Candidates<'_>) -> Option<Reservation> {
         let prefix = &requirements.workload.prefix;
         let per_block = u64::from(prefix.tokens_per_block().max(1));
+        let unit = if self.in_blocks { per_block as f64 } else { 1.0 };
         let prompt = u64::from(requirements.workload.prompt_tokens.unwrap_or(0));
         let cost = |engine: &Engine| {
             let cached = engine.cached_prefix(prefix.hashes()) as u64 * per_block;
             let demand = engine.demand();
             let tokens = demand.announced_tokens + prompt.saturating_sub(cached);
-            tokens as f64 / per_block as f64 + demand.active_blocks_with(prefix.hashes()) as f64
+            tokens as f64 / unit + demand.active_blocks_with(prefix.hashes()) as f64
         };
         cheapest(candidates, |runner| Some(self.view[number(runner)].look(cost)))
     }

@@ -8,8 +8,15 @@ use super::machine::Machine;
 use super::reference::{Ideal, LeastTokens, PrefixGate, View};
 
 /// Every name that [`balancer`] knows.
-pub(crate) const NAMES: [&str; 6] =
-    ["round-robin", "least-loaded", "best-fit", "ref-prefix-gate", "ref-least-tokens", IDEAL];
+pub(crate) const NAMES: [&str; 7] = [
+    "round-robin",
+    "least-loaded",
+    "best-fit",
+    "ref-prefix-gate",
+    "ref-least-tokens",
+    "ref-least-tokens-raw",
+    IDEAL,
+];
 
 /// The bound; its runners share one cache.
 pub(crate) const IDEAL: &str = "ideal";
@@ -21,7 +28,8 @@ pub(crate) fn balancer(name: &str, view: &View, machine: &Machine) -> Option<Arc
         "least-loaded" => Arc::new(LeastLoaded::default()),
         "best-fit" => Arc::new(BestFit),
         "ref-prefix-gate" => Arc::new(PrefixGate::new(view.len(), machine.kv_blocks as usize)),
-        "ref-least-tokens" => Arc::new(LeastTokens { view: view.clone() }),
+        "ref-least-tokens" => Arc::new(LeastTokens { view: view.clone(), in_blocks: true }),
+        "ref-least-tokens-raw" => Arc::new(LeastTokens { view: view.clone(), in_blocks: false }),
         IDEAL => Arc::new(Ideal { view: view.clone() }),
         _ => return None,
     })
