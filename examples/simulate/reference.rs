@@ -149,6 +149,10 @@ impl Balancer for PrefixGate {
         "ref-prefix-gate"
     }
 
+    fn reads_prompts(&self) -> bool {
+        true
+    }
+
     fn pick(&self, requirements: &Requirements, candidates: &Candidates<'_>) -> Option<Reservation> {
         let hashes = requirements.workload.prefix.hashes();
         let mut tree = self.tree.lock().unwrap_or_else(PoisonError::into_inner);
@@ -188,6 +192,10 @@ pub(crate) struct LeastTokens {
 impl Balancer for LeastTokens {
     fn name(&self) -> &'static str {
         if self.in_blocks { "ref-least-tokens" } else { "ref-least-tokens-raw" }
+    }
+
+    fn reads_prompts(&self) -> bool {
+        true
     }
 
     fn pick(&self, requirements: &Requirements, candidates: &Candidates<'_>) -> Option<Reservation> {

@@ -52,6 +52,10 @@ impl Balancer for Timed {
         reservation
     }
 
+    fn reads_prompts(&self) -> bool {
+        self.inner.reads_prompts()
+    }
+
     fn scores(&self, requirements: &Requirements, runner: &Runner, scores: &mut Vec<Score>) {
         self.inner.scores(requirements, runner, scores);
     }
