@@ -229,7 +229,7 @@ impl Axis {
         }
         let decades = self.least.log10().floor() as i32..=self.most.log10().ceil() as i32;
         // On a narrow axis only as many as can be read.
-        let wide = (self.most / self.least).log10() * 100.0 < self.to - self.from;
+        let wide = (self.most / self.least).log10() * 140.0 < self.to - self.from;
         let steps: &[f64] = if wide { &[1.0, 2.0, 5.0] } else { &[1.0] };
         let all = decades.flat_map(|decade| steps.iter().map(move |step| step * 10f64.powi(decade)));
         all.filter(|tick| (self.least..=self.most).contains(tick)).collect()

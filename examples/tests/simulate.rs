@@ -114,6 +114,15 @@ fn a_prompt_that_is_cached_costs_one_token() {
 }
 
 #[test]
+fn a_block_can_be_used_by_others_once_it_is_computed() {
+    let ids = [1, 2, 3, 4, 5, 6];
+    let run = run(&one_runner(&[(0, 3_000, 1, &ids), (0, 3_000, 1, &ids)]), "round-robin").unwrap();
+    // The second is let in for what the first leaves of the second iteration; only the first one's work is there then.
+    assert_eq!(run.records[1].cached, Some(Cached { blocks: 4, tokens: 2_048 }));
+    close(times(&run, 1).0, (3_000.0 + 952.0) / 8_000.0);
+}
+
+#[test]
 fn a_full_memory_forgets_the_least_recently_used_and_makes_wait() {
     let machine = Machine { kv_blocks: 6, ..Machine::default() };
     let (a, b): ([u64; 4], [u64; 4]) = ([1, 2, 3, 4], [5, 6, 7, 8]);
