@@ -45,6 +45,7 @@ mod command;
 mod dispatch;
 mod error;
 mod fleet;
+mod health;
 mod link;
 mod names;
 mod permit;
@@ -68,6 +69,9 @@ pub use dispatch::{
 };
 pub use error::BoxError;
 pub use fleet::{Fleet, ModelEntry};
+pub use health::{
+    BreakerPolicy, BreakerState, HealthPolicy, HeldFor, HoldPolicy, OutlierPolicy, Standing, WarmupPolicy,
+};
 pub use link::{LinkDescription, LinkError, LinkRequest, LinkResponse, RunnerLink};
 pub use names::{Generation, InvalidName, ModelId, RequestId, RunnerId, RunnerKey};
 pub use permit::Permit;

@@ -92,7 +92,6 @@ impl Window {
     }
 
     /// Forgets everything. What is added meanwhile may be forgotten too.
-    #[allow(dead_code)]
     pub(crate) fn clear(&self) {
         for slot in &self.slots {
             let next = |word| Some(Slot { all: 0, some: 0, ..Slot::unpack(word) }.pack());

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use gateway_core::{
-    Balancer, BestFit, Candidates, CapabilityRouter, InMemoryRegistry, LeastLoaded, ModelId, Registry,
-    Requirements, Reservation, RoundRobin, Router, RunnerChange, RunnerId, RunnerSpec, RunnerStatus, Tried,
+    Balancer, BestFit, Candidates, CapabilityRouter, HealthPolicy, InMemoryRegistry, LeastLoaded, ModelId,
+    Registry, Requirements, Reservation, RoundRobin, Router, RunnerChange, RunnerId, RunnerSpec,
+    RunnerStatus, Tried,
 };
 use gateway_testkit::{MockEngine, Script};
 use proptest::prelude::*;
@@ -27,7 +28,10 @@ fn pick(registry: &InMemoryRegistry, balancer: &dyn Balancer, tried: &[Tried]) -
     let requirements = Requirements::model(model());
     let fleet = registry.fleet();
     let pool = CapabilityRouter.pool(&requirements, &fleet);
-    balancer.pick(&requirements, &Candidates::new(pool, &CapabilityRouter, &requirements, tried))
+    // Not about who deserves requests: a runner that joins again would start slowly.
+    let off = HealthPolicy::off();
+    let candidates = Candidates::new(pool, &CapabilityRouter, &requirements, tried).under(&off);
+    balancer.pick(&requirements, &candidates)
 }
 
 fn balancers() -> [Box<dyn Balancer>; 3] {

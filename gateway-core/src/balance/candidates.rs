@@ -1,11 +1,13 @@
 use std::cell::Cell;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::health::{BreakerState, HealthPolicy, Reluctance};
 use crate::names::RunnerKey;
 use crate::router::{Pool, Refusal, Requirements, Router};
-use crate::runner::{Least, Reluctance, Reservation, Runner, RunnerSet};
+use crate::runner::{Live, Reservation, Runner, RunnerSet};
 
 /// A runner on which the request was tried in vain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +33,10 @@ pub struct Candidates<'a> {
     router: &'a dyn Router,
     requirements: &'a Requirements,
     tried: &'a [Tried],
+    health: &'a HealthPolicy,
+    /// Drawn when it is first needed, and then the same for the whole choice, so that a runner that warms up
+    /// is a candidate throughout or not at all.
+    chance: Cell<Option<f64>>,
     /// How reluctant a runner may be and still be eligible.
     leniency: Reluctance,
     /// Whether somebody was passed over for being too reluctant.
@@ -46,7 +52,21 @@ impl<'a> Candidates<'a> {
         requirements: &'a Requirements,
         tried: &'a [Tried],
     ) -> Self {
-        Self { pool, router, requirements, tried, leniency: Reluctance::None, spared: Cell::new(false) }
+        Self {
+            pool,
+            router,
+            requirements,
+            tried,
+            health: &HealthPolicy::DEFAULT,
+            chance: Cell::new(None),
+            leniency: Reluctance::None,
+            spared: Cell::new(false),
+        }
+    }
+
+    /// Under another policy of who is to be spared than [`HealthPolicy::DEFAULT`].
+    pub fn under(self, health: &'a HealthPolicy) -> Self {
+        Self { health, ..self }
     }
 
     /// With more of those that are to be spared; `None` if that makes no difference.
@@ -59,8 +79,8 @@ impl<'a> Candidates<'a> {
         self.spared.replace(false).then_some(Self { leniency, ..self })
     }
 
-    /// Whether a runner was passed over because it should be spared for now: it warms up, stands out among
-    /// its peers, or could not be reached a moment ago. When nobody else can be picked, the dispatcher asks
+    /// Whether a runner was passed over because it should be spared for now: it warms up, does much worse than
+    /// its peers, could not be reached a moment ago, or asked for a pause. When nobody else can be picked, the dispatcher asks
     /// again with these among the candidates.
     pub fn spared(&self) -> bool {
         self.spared.get()
@@ -112,18 +132,29 @@ impl<'a> Candidates<'a> {
         if !self.pool.is_exact() {
             return None;
         }
-        let Least { at, reluctant } = self.pool.set()?.loads().least(now)?;
-        (!reluctant).then_some(at)
+        self.pool.set()?.loads().least(now, |live| self.is_willing(live))
     }
 
-    /// Whether anybody could take the request if only a slot were free.
-    pub(crate) fn is_anybody_eligible(&self) -> bool {
-        let eligible = |runner: &Runner| {
-            runner.is_available()
-                && !self.was_tried(runner.key())
-                && (self.pool.is_exact() || self.router.verdict(self.requirements, runner).is_ok())
-        };
-        self.pool.runners().iter().any(|runner| eligible(runner))
+    /// Whether somebody could serve the request if only it were less busy: then waiting makes sense. One
+    /// whose breaker is half-open is busy with its probes; one whose breaker is open is not busy.
+    pub(crate) fn has_busy(&self) -> bool {
+        let now = Instant::now();
+        self.pool.runners().iter().any(|runner| {
+            let state = || runner.standing(now, self.health).breaker;
+            self.fits(runner) && !matches!(state(), BreakerState::Open { .. })
+        })
+    }
+
+    /// How long it takes until an open breaker lets somebody try a runner that could serve the request; `None`
+    /// if no breaker is in the way. No bell rings then: whoever waits for it needs a timer.
+    pub(crate) fn opens_in(&self) -> Option<Duration> {
+        let now = Instant::now();
+        let open =
+            self.pool.runners().iter().filter_map(|runner| match runner.standing(now, self.health).breaker {
+                BreakerState::Open { until, .. } if self.fits(runner) => Some(until - now),
+                _ => None,
+            });
+        open.min()
     }
 
     /// Why the runner cannot be reserved now, or `None` if it can.
@@ -137,6 +168,13 @@ impl<'a> Candidates<'a> {
         if !runner.is_available() {
             return Some(Refusal::Draining);
         }
+        match runner.standing(Instant::now(), self.health).breaker {
+            BreakerState::Open { .. } => return Some(Refusal::CircuitOpen),
+            BreakerState::HalfOpen { probing, places, .. } if probing >= places => {
+                return Some(Refusal::Probing);
+            }
+            BreakerState::HalfOpen { .. } | BreakerState::Closed => {}
+        }
         runner.load().is_full().then_some(Refusal::Full)
     }
 
@@ -147,18 +185,33 @@ impl<'a> Candidates<'a> {
 
     #[inline]
     fn is_eligible(&self, runner: &Runner) -> bool {
-        runner.is_available()
-            && !self.was_tried(runner.key())
-            && (self.pool.is_exact() || self.router.verdict(self.requirements, runner).is_ok())
-            && self.is_willing(runner)
+        self.fits(runner) && self.is_willing(runner.live())
     }
 
     #[inline]
-    fn is_willing(&self, runner: &Runner) -> bool {
-        let willing = runner.live().standing().reluctance() <= self.leniency;
-        if !willing {
-            self.spared.set(true);
+    fn fits(&self, runner: &Runner) -> bool {
+        runner.is_available()
+            && !self.was_tried(runner.key())
+            && (self.pool.is_exact() || self.router.verdict(self.requirements, runner).is_ok())
+    }
+
+    #[inline]
+    fn is_willing(&self, live: &Live) -> bool {
+        live.conduct().is_ordinary() || self.is_willing_still(live)
+    }
+
+    #[cold]
+    fn is_willing_still(&self, live: &Live) -> bool {
+        let chance = self.chance.get().unwrap_or_else(fastrand::f64);
+        self.chance.set(Some(chance));
+        match live.reluctance(chance, self.health) {
+            Some(reluctance) if reluctance <= self.leniency => true,
+            Some(_) => {
+                self.spared.set(true);
+                false
+            }
+            // Its breaker lets nobody in, however much the request is in need.
+            None => false,
         }
-        willing
     }
 }

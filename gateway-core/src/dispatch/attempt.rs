@@ -1,11 +1,13 @@
 //! One try on one runner, from its reservation to its outcome.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::Shared;
 use super::outcome::{Attempt, Cancel, Outcome};
+use crate::health::Change;
 use crate::names::{ModelId, RequestId};
 use crate::router::Requirements;
 use crate::runner::{Reservation, Runner, Sample};
@@ -26,6 +28,8 @@ pub(super) struct Try {
     prefill_tokens: u64,
     pub(super) sent: Instant,
     first_byte: Option<Instant>,
+    /// For how long the runner asks to be left alone.
+    pub(super) retry_after: Option<Duration>,
     pub(super) bytes: u64,
     pub(super) chunks: u32,
 }
@@ -52,6 +56,7 @@ impl Try {
             reservation: Some(reservation),
             sent: Instant::now(),
             first_byte: None,
+            retry_after: None,
             bytes: 0,
             chunks: 0,
         }
@@ -62,6 +67,49 @@ impl Try {
         self.first_byte = Some(Instant::now());
         if let Some(reservation) = &mut self.reservation {
             reservation.prefilled();
+        }
+    }
+
+    /// The answer has begun, and with this outcome if it ends well: proof enough for a probe, whose place
+    /// the next may have.
+    pub(super) fn proved(&mut self, outcome: Outcome) {
+        let Some(probe) = self.reservation.as_mut().and_then(Reservation::probe) else { return };
+        if outcome != Outcome::Success {
+            return;
+        }
+        let change = self.runner.live().conduct().proved(probe, Instant::now(), &self.shared.chooser.health);
+        self.tell(change);
+        match change {
+            Some(Change::Closed) => self.runner.live().bell().fleet_changed(),
+            _ => self.runner.live().bell().slot_freed(&self.runner),
+        }
+    }
+
+    fn tell(&self, change: Option<Change>) {
+        let (runner, request_id) = (self.runner.key(), &self.request_id);
+        match change {
+            None => {}
+            Some(Change::Opened) => {
+                tracing::warn!(%runner, %request_id, "circuit breaker opened: too many faults");
+            }
+            Some(Change::Closed) => tracing::info!(%runner, %request_id, "circuit breaker closed"),
+            Some(Change::Held) => {
+                tracing::warn!(%runner, %request_id, "cannot be reached: others are preferred for a while");
+            }
+        }
+    }
+
+    /// Tells the runner's breaker and whatever else judges it.
+    fn judge(&self, reservation: &mut Reservation, outcome: Outcome) {
+        let (chooser, now) = (&self.shared.chooser, Instant::now());
+        let conduct = self.runner.live().conduct();
+        let change = conduct.record(outcome, self.retry_after, reservation.probe(), now, &chooser.health);
+        self.tell(change);
+        if change == Some(Change::Closed) {
+            self.runner.live().bell().fleet_changed();
+        }
+        if let Some(model) = &self.model {
+            self.shared.outliers.tried(model, || chooser.registry.fleet(), now, &chooser.health);
         }
     }
 
@@ -94,7 +142,8 @@ impl Try {
 
     /// Tells the outcome and gives the slot back. Only the first call counts.
     pub(super) fn finish(&mut self, outcome: Outcome) {
-        let Some(reservation) = self.reservation.take() else { return };
+        let Some(mut reservation) = self.reservation.take() else { return };
+        self.judge(&mut reservation, outcome);
         let attempt = Attempt {
             request_id: &self.request_id,
             model: self.model.as_ref(),

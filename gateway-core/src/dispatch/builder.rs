@@ -1,10 +1,13 @@
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::budgets::Budgets;
 use super::choose::Chooser;
 use super::drain::Drain;
 use super::{Deadlines, Dispatcher, HedgePolicy, Observer, RetryPolicy, Shared};
 use crate::balance::{Balancer, LeastLoaded};
+use crate::health::{HealthPolicy, Outliers};
 use crate::registry::Registry;
 use crate::router::{CapabilityRouter, Router};
 use crate::routes::ModelRoutes;
@@ -29,6 +32,7 @@ pub struct DispatcherBuilder {
     retry: RetryPolicy,
     hedge: Option<HedgePolicy>,
     routes: ModelRoutes,
+    health: HealthPolicy,
 }
 
 impl DispatcherBuilder {
@@ -42,6 +46,7 @@ impl DispatcherBuilder {
             retry: RetryPolicy::default(),
             hedge: None,
             routes: ModelRoutes::default(),
+            health: HealthPolicy::default(),
         }
     }
 
@@ -87,13 +92,20 @@ impl DispatcherBuilder {
         self
     }
 
+    /// What decides whether a runner deserves requests: circuit breaker, holds, slow start, outliers.
+    pub fn health(mut self, health: HealthPolicy) -> Self {
+        self.health = health;
+        self
+    }
+
     /// The dispatcher.
     pub fn build(self) -> Dispatcher {
-        let Self { registry, router, balancer, observers, deadlines, retry, hedge, routes } = self;
-        let chooser = Chooser { registry, router, balancer };
+        let Self { registry, router, balancer, observers, deadlines, retry, hedge, routes, health } = self;
+        let chooser = Chooser { registry, router, balancer, health };
         let budgets = Budgets::new(&retry, hedge.as_ref());
         let drain = Arc::new(Drain::default());
-        let shared = Shared { chooser, observers, deadlines, retry, hedge, budgets, routes, drain };
+        let outliers = Outliers::new(Instant::now());
+        let shared = Shared { chooser, observers, deadlines, retry, hedge, budgets, routes, outliers, drain };
         Dispatcher { shared: Arc::new(shared) }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::plan::{Plan, Wish};
 use crate::balance::{Balancer, Candidates, Tried};
 use crate::fleet::Fleet;
+use crate::health::HealthPolicy;
 use crate::registry::Registry;
 use crate::router::{Pool, Requirements, Router};
 use crate::runner::Reservation;
@@ -31,9 +32,20 @@ pub(super) struct Chooser {
     pub(super) registry: Arc<dyn Registry>,
     pub(super) router: Arc<dyn Router>,
     pub(super) balancer: Arc<dyn Balancer>,
+    /// Which of those are to be spared.
+    pub(super) health: HealthPolicy,
 }
 
 impl Chooser {
+    pub(super) fn candidates<'c>(
+        &'c self,
+        pool: Pool<'c>,
+        requirements: &'c Requirements,
+        tried: &'c [Tried],
+    ) -> Candidates<'c> {
+        Candidates::new(pool, &*self.router, requirements, tried).under(&self.health)
+    }
+
     /// Picks among those who could serve what the name stands for, or among the fallbacks.
     pub(super) fn choose(&self, plan: &Plan, tried: &[Tried], fallbacks: bool) -> Option<Choice> {
         let fleet = self.registry.fleet();
@@ -45,7 +57,7 @@ impl Chooser {
 
     fn pick(&self, requirements: &Requirements, tried: &[Tried], fleet: &Fleet) -> Option<Reservation> {
         let from = |pool: Pool<'_>| {
-            let mut candidates = Candidates::new(pool, &*self.router, requirements, tried);
+            let mut candidates = self.candidates(pool, requirements, tried);
             loop {
                 match self.balancer.pick(requirements, &candidates) {
                     Some(reservation) => return Some(reservation),
@@ -62,8 +74,7 @@ impl Chooser {
     pub(super) fn is_anybody_eligible(&self, plan: &Plan, tried: &[Tried], fallbacks: bool) -> bool {
         let fleet = self.registry.fleet();
         plan.wishes(fallbacks).any(|wish| {
-            let any =
-                |pool| Candidates::new(pool, &*self.router, wish.requirements, tried).is_anybody_eligible();
+            let any = |pool| self.candidates(pool, wish.requirements, tried).has_busy();
             any(self.router.pool(wish.requirements, &fleet))
                 || self.router.fallback(wish.requirements, &fleet).is_some_and(any)
         })

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Dispatcher;
 use super::plan::Plan;
-use crate::balance::{Candidates, Score};
+use crate::balance::Score;
 use crate::names::ModelId;
 use crate::router::{Refusal, Requirements};
 use crate::runner::Runner;
@@ -47,7 +47,7 @@ impl Dispatcher {
         for wish in plan.wishes(false).chain(plan.wishes(true)) {
             targets.extend(wish.model().cloned());
             let pool = chooser.router.pool(wish.requirements, &fleet);
-            let candidates = Candidates::new(pool, &*chooser.router, wish.requirements, &[]);
+            let candidates = chooser.candidates(pool, wish.requirements, &[]);
             let entry = wish.model().and_then(|model| fleet.model(model.as_str()));
             for runner in entry.map_or(fleet.runners(), |entry| entry.known()) {
                 let mut scores = Vec::new();

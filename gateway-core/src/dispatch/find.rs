@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::choose::Choice;
 use super::error::{DispatchError, DispatchErrorKind};
 use super::run::Journey;
-use crate::balance::Candidates;
 
 /// Why there is no runner.
 #[derive(Debug)]
@@ -43,6 +42,7 @@ impl Journey<'_> {
         }
         let fleet = self.shared.chooser.registry.fleet();
         let mut refusals = Vec::new();
+        let mut opens_in: Option<Duration> = None;
         let mut known = named.model.is_none();
         for wish in self.plan.wishes(false).chain(self.plan.wishes(true)) {
             let entry = wish.model().and_then(|model| fleet.model(model.as_str()));
@@ -50,8 +50,8 @@ impl Journey<'_> {
             let pool = self.shared.chooser.router.pool(wish.requirements, &fleet);
             // A router of a stranger may know names that the fleet does not.
             known |= !pool.runners().is_empty();
-            let candidates =
-                Candidates::new(pool, &*self.shared.chooser.router, wish.requirements, &self.tried);
+            let candidates = self.shared.chooser.candidates(pool, wish.requirements, &self.tried);
+            opens_in = opens_in.into_iter().chain(candidates.opens_in()).min();
             let runners = entry.map_or(fleet.runners(), |entry| entry.known());
             let room = DispatchError::MAX_REFUSALS - refusals.len();
             let refused =
@@ -61,6 +61,8 @@ impl Journey<'_> {
         if !known {
             return fail(DispatchErrorKind::UnknownModel);
         }
-        fail(DispatchErrorKind::NoneEligible).refused_by(refusals).retrying_after(Duration::from_secs(5))
+        // In whole seconds, because that is what a client is told: not too soon.
+        let wait = opens_in.map_or(5, |time| time.as_secs() + 1);
+        fail(DispatchErrorKind::NoneEligible).refused_by(refusals).retrying_after(Duration::from_secs(wait))
     }
 }

@@ -33,6 +33,7 @@ pub use hedge::HedgePolicy;
 pub use limits::{Deadlines, RetryPolicy};
 pub use outcome::{Attempt, Cancel, Fault, Observer, Outcome};
 
+use crate::health::{HealthPolicy, Outliers, Standing};
 use crate::link::LinkRequest;
 use crate::names::{ModelId, RequestId};
 use crate::permit::Permit;
@@ -106,6 +107,7 @@ struct Shared {
     hedge: Option<HedgePolicy>,
     budgets: Budgets,
     routes: ModelRoutes,
+    outliers: Outliers,
     drain: Arc<Drain>,
 }
 
@@ -128,6 +130,16 @@ impl Dispatcher {
     /// Whether the balancer uses the hashes of prompts; see [`Balancer::reads_prompts`](crate::Balancer::reads_prompts).
     pub fn reads_prompts(&self) -> bool {
         self.shared.chooser.balancer.reads_prompts()
+    }
+
+    /// What decides whether a runner deserves requests.
+    pub fn health(&self) -> &HealthPolicy {
+        &self.shared.chooser.health
+    }
+
+    /// What a runner's conduct has earned it, as of now.
+    pub fn standing(&self, runner: &Runner) -> Standing {
+        runner.standing(Instant::now(), &self.shared.chooser.health)
     }
 
     /// Requests under way: waiting for an answer, or with an answer whose body has not ended.

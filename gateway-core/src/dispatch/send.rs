@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::StatusCode;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, StatusCode};
 use http_body::{Body, Frame};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -110,6 +110,7 @@ async fn exchange(
         Ok(Ok((head, body, outcome, first))) => {
             attempt.begun();
             if is_for_another(&head, outcome) {
+                attempt.retry_after = retry_after(&head.headers);
                 // The runner is done with it. Its slot must not wait for what the next one makes of it.
                 attempt.finish(outcome);
                 if matches!(head.status.as_u16(), 401 | 403 | 407) {
@@ -118,6 +119,7 @@ async fn exchange(
                 let answer = Answer { first: None, body, attempt, outcome };
                 return Err(Failure::Answer(Box::new((head, answer))));
             }
+            attempt.proved(outcome);
             Ok((head, Answer { first, body, attempt, outcome }))
         }
         Ok(Err(error)) => {
@@ -152,6 +154,13 @@ fn is_for_another(head: &http::response::Parts, outcome: Outcome) -> bool {
     // "Not implemented" is nobody's fault, but another engine may have it.
     matches!(outcome, Outcome::RunnerFault(_) | Outcome::Overloaded)
         || head.status == StatusCode::NOT_IMPLEMENTED
+}
+
+/// For how many seconds the runner asks to be left alone. The other form that RFC 9110 (section 10.2.3) allows,
+/// a date, is not understood: it is as wrong as the two machines' clocks differ.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
 }
 
 /// Takes what a runner says of its failure off the link, so that neither connection nor stream waits for

@@ -2,7 +2,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use tokio::sync::broadcast;
+use tokio::time::Instant;
 
+use super::departed::Departed;
 use super::{FleetEvent, FleetEvents, LeaveReason, Registry, RunnerChange};
 use crate::fleet::Fleet;
 use crate::link::RunnerLink;
@@ -19,9 +21,16 @@ use crate::runner::{Place, Runner, RunnerSpec, RunnerStatus};
 #[derive(Debug)]
 pub struct InMemoryRegistry {
     fleet: ArcSwap<Fleet>,
-    /// The generation given out last. The lock is held while a writer makes the next snapshot.
-    writer: Mutex<Generation>,
+    /// The lock is held while a writer makes the next snapshot.
+    writer: Mutex<Writer>,
     events: broadcast::Sender<FleetEvent>,
+}
+
+#[derive(Debug, Default)]
+struct Writer {
+    /// The generation given out last.
+    last: u64,
+    departed: Departed,
 }
 
 impl InMemoryRegistry {
@@ -29,7 +38,7 @@ impl InMemoryRegistry {
     pub fn new() -> Self {
         Self {
             fleet: ArcSwap::from_pointee(Fleet::new(Place::default())),
-            writer: Mutex::new(Generation(0)),
+            writer: Mutex::default(),
             events: broadcast::Sender::new(FleetEvents::CAPACITY),
         }
     }
@@ -56,15 +65,20 @@ impl Registry for InMemoryRegistry {
     }
 
     fn join(&self, spec: RunnerSpec, status: RunnerStatus, link: Arc<dyn RunnerLink>) -> RunnerKey {
-        let mut last = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        last.0 += 1;
-        let key = RunnerKey { id: spec.id.clone(), generation: *last };
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        writer.last += 1;
+        let key = RunnerKey { id: spec.id.clone(), generation: Generation(writer.last) };
         let fleet = self.fleet.load_full();
         let runner = Arc::new(Runner::new(key.clone(), spec, status, link, fleet.place()));
         let old = fleet.by_id(&key.id);
         if old.is_some_and(|old| old.is_draining()) {
             // An operator's word outlives a connection that is replaced.
             runner.live().set_draining(true);
+        }
+        let now = Instant::now();
+        // Both are asked: what has come back is forgotten.
+        if writer.departed.take(&key.id, now) || old.is_some() {
+            runner.live().conduct().came_back(now);
         }
         self.fleet.store(Arc::new(fleet.replace(old, Some(runner))));
         if let Some(old) = old {
@@ -73,7 +87,7 @@ impl Registry for InMemoryRegistry {
         }
         self.publish(FleetEvent::Joined(key.clone()));
         // Whoever is told may change the fleet in turn.
-        drop(last);
+        drop(writer);
         fleet.bell().fleet_changed();
         key
     }
@@ -106,9 +120,10 @@ impl Registry for InMemoryRegistry {
     }
 
     fn leave(&self, key: &RunnerKey, reason: LeaveReason) -> bool {
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let fleet = self.fleet.load_full();
         let Some(runner) = fleet.current(key) else { return false };
+        writer.departed.add(key.id.clone(), Instant::now());
         self.fleet.store(Arc::new(fleet.replace(Some(runner), None)));
         runner.live().leave();
         self.publish(FleetEvent::Left(key.clone(), reason));

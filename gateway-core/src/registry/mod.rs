@@ -1,5 +1,6 @@
 //! The runners there are, and how they come and go.
 
+mod departed;
 mod events;
 mod memory;
 

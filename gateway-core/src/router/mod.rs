@@ -90,6 +90,10 @@ pub enum Refusal {
     Health(Health),
     /// It takes nothing new.
     Draining,
+    /// Its circuit breaker is open: it failed too often.
+    CircuitOpen,
+    /// Its circuit breaker is half-open, and as many requests as may are finding out whether it is well.
+    Probing,
     /// Every slot is taken.
     Full,
     /// The request was tried on it already.
@@ -123,6 +127,8 @@ impl fmt::Display for Refusal {
             },
             Self::Health(health) => write!(f, "is {}", health.as_str()),
             Self::Draining => f.write_str("is draining"),
+            Self::CircuitOpen => f.write_str("failed too often and is left alone for a while"),
+            Self::Probing => f.write_str("failed too often and is being tried with few requests"),
             Self::Full => f.write_str("is full"),
             Self::AlreadyTried => f.write_str("was tried already"),
             Self::Machine => f.write_str("is not the kind of machine that is needed"),

@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Words in a block: 4 KB.
@@ -20,7 +20,7 @@ const MOST: u32 = 1 << 16;
 
 /// Takes nothing new at all.
 pub(crate) const CLOSED: u64 = 1 << 63;
-/// Takes something only when nobody else does.
+/// May have to be spared: whoever chooses looks closer.
 pub(crate) const RELUCTANT: u64 = 1 << 62;
 
 pub(crate) type Block = [AtomicU64; BLOCK];
@@ -29,6 +29,8 @@ pub(crate) type Block = [AtomicU64; BLOCK];
 #[derive(Default)]
 pub(crate) struct Board {
     state: Mutex<State>,
+    /// How many words have the flag [`RELUCTANT`].
+    reluctant: AtomicU32,
 }
 
 #[derive(Default)]
@@ -53,6 +55,14 @@ impl Board {
         let seat = Seat { board: self.clone(), block, number, unit };
         seat.word().store(0, Ordering::Relaxed);
         seat
+    }
+}
+
+impl Board {
+    /// Whether any runner has to be looked at closely.
+    #[inline]
+    pub(crate) fn has_reluctant(&self) -> bool {
+        self.reluctant.load(Ordering::Relaxed) > 0
     }
 }
 
@@ -105,6 +115,16 @@ impl Seat {
         }
     }
 
+    /// What says on the board that the runner must be looked at closely.
+    pub(crate) fn sign(&self) -> Sign {
+        Sign { board: self.board.clone(), block: self.block.clone(), place: self.place().2 }
+    }
+
+    /// The board that it is on.
+    pub(crate) fn board(&self) -> &Arc<Board> {
+        &self.board
+    }
+
     /// The caller adds and subtracts the same numbers, so a cap on each keeps the sum right.
     fn share(&self, requests: u32) -> u64 {
         u64::from(requests.min(MOST)) * self.unit
@@ -113,9 +133,36 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.word().store(CLOSED, Ordering::Relaxed);
+        if self.word().swap(CLOSED, Ordering::Relaxed) & RELUCTANT != 0 {
+            self.board.reluctant.fetch_sub(1, Ordering::Relaxed);
+        }
         let mut state = self.board.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.free.push(self.number);
+    }
+}
+
+/// Sets and clears [`RELUCTANT`] on a seat. Lives no longer than the seat.
+pub(crate) struct Sign {
+    board: Arc<Board>,
+    block: Arc<Block>,
+    place: u16,
+}
+
+impl Sign {
+    pub(crate) fn set(&self, on: bool) {
+        let word = &self.block[usize::from(self.place)];
+        if on && word.fetch_or(RELUCTANT, Ordering::Relaxed) & RELUCTANT == 0 {
+            self.board.reluctant.fetch_add(1, Ordering::Relaxed);
+        }
+        if !on && word.fetch_and(!RELUCTANT, Ordering::Relaxed) & RELUCTANT != 0 {
+            self.board.reluctant.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl fmt::Debug for Sign {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Sign").field(&self.place).finish()
     }
 }
 
@@ -158,12 +205,16 @@ mod tests {
         let busy = board.seat(NonZeroU32::new(1));
         busy.add(1);
         let idle = board.seat(NonZeroU32::new(1));
-        idle.set(RELUCTANT, true);
+        idle.sign().set(true);
+        idle.sign().set(true);
+        assert!(board.has_reluctant());
         let word = |seat: &Seat| comparable(seat.word().load(Ordering::Relaxed));
         assert!(word(&busy) < word(&idle));
-        idle.set(RELUCTANT, false);
-        assert!(word(&busy) > word(&idle));
+        idle.sign().set(false);
+        assert!(word(&busy) > word(&idle) && !board.has_reluctant());
+        idle.sign().set(true);
         drop((busy, idle));
+        assert!(!board.has_reluctant());
         let seats: Vec<_> = (0..=BLOCK).map(|_| board.seat(None)).collect();
         assert_eq!(board.state.lock().unwrap().blocks.len(), 2);
         drop(seats);

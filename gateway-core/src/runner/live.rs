@@ -14,9 +14,9 @@ use super::ledger::Ledger;
 use super::measured::Meter;
 use super::reservation::Booking;
 use super::slots::Slots;
-use super::standing::Standing;
 use super::{Place, ReportedLoad, ResourceReport, Resources};
 use crate::bell::Bell;
+use crate::health::{Conduct, HealthPolicy, Reluctance};
 
 /// How busy a runner is: what is counted here, and what it said and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +61,7 @@ pub(crate) struct Live {
     limit: u32,
     known_slots: Option<NonZeroU32>,
     seat: Seat,
-    standing: Standing,
+    conduct: Conduct,
     tokens: AtomicU64,
     prefill_tokens: AtomicU64,
     ledger: Ledger,
@@ -83,12 +83,14 @@ pub(crate) struct Live {
 
 impl Live {
     pub(crate) fn new(slots: Option<NonZeroU32>, place: &Place) -> Self {
+        let seat = place.board.seat(slots);
+        let born = Instant::now();
         Self {
             slots: Slots::new(),
             limit: slots.map_or(u32::MAX, NonZeroU32::get),
             known_slots: slots,
-            seat: place.board.seat(slots),
-            standing: Standing::default(),
+            conduct: Conduct::new(born, fastrand::u64(..), seat.sign()),
+            seat,
             tokens: AtomicU64::new(0),
             prefill_tokens: AtomicU64::new(0),
             ledger: Ledger::new(),
@@ -99,7 +101,7 @@ impl Live {
             heard_at: AtomicU64::new(0),
             foreign: AtomicU32::new(0),
             foreign_on_board: AtomicU32::new(0),
-            born: Instant::now(),
+            born,
             bell: place.bell.clone(),
             left_signal: Notify::new(),
             idle_signal: Notify::new(),
@@ -200,8 +202,14 @@ impl Live {
         &self.seat
     }
 
-    pub(crate) fn standing(&self) -> &Standing {
-        &self.standing
+    pub(crate) fn conduct(&self) -> &Conduct {
+        &self.conduct
+    }
+
+    /// How little it should be used now, as [`Conduct::reluctance`].
+    pub(crate) fn reluctance(&self, chance: f64, policy: &HealthPolicy) -> Option<Reluctance> {
+        let busy = self.known_slots.map(|slots| (self.slots.taken(), slots.get()));
+        self.conduct.reluctance(Instant::now(), chance, busy, policy)
     }
 
     pub(crate) fn bell(&self) -> &Arc<Bell> {

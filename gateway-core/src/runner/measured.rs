@@ -88,6 +88,12 @@ impl Meter {
         (peak != 0).then(|| decayed(peak, millis(born, now)))
     }
 
+    /// The mean time to first byte, and how many answers it is from.
+    pub(crate) fn mean_first_byte(&self) -> (Option<Duration>, u32) {
+        let mean = self.first_byte_s.get().and_then(|mean| Duration::try_from_secs_f32(mean).ok());
+        (mean, self.answers.load(Ordering::Relaxed))
+    }
+
     pub(crate) fn read(&self, born: Instant, now: Instant) -> Measured {
         let time = |seconds: f32| Duration::try_from_secs_f32(seconds).unwrap_or_default();
         Measured {

@@ -9,7 +9,6 @@ mod resources;
 mod set;
 mod slots;
 mod spec;
-mod standing;
 mod status;
 mod usage;
 
@@ -23,27 +22,25 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-pub(crate) use board::ASSUMED_SLOTS;
+pub(crate) use board::{ASSUMED_SLOTS, Board, Sign};
 pub use live::Load;
 pub(crate) use live::{Live, wait_for};
 pub use measured::Measured;
 pub(crate) use measured::Sample;
 pub use reservation::Reservation;
 pub use resources::{ResourceReport, Resources};
-pub(crate) use set::Least;
 pub use set::RunnerSet;
 pub use spec::{Labels, Machine, MachineKind, RunnerSpec};
-pub(crate) use standing::Reluctance;
 pub(crate) use status::json_string;
 pub use status::{
     Capability, CapabilityReport, Health, Modalities, Modality, Model, ModelState, ReportedLoad, RunnerStatus,
 };
 
-use board::Board;
 use reservation::Booking;
 use usage::Usage;
 
 use crate::bell::Bell;
+use crate::health::{Admitted, HealthPolicy, Standing};
 use crate::link::RunnerLink;
 use crate::names::{ModelId, RunnerId, RunnerKey};
 use crate::router::Requirements;
@@ -213,7 +210,9 @@ impl Runner {
         self.live.available_resources()
     }
 
-    /// Takes a slot, if one is free and the runner is available. Choose and count are this one step.
+    /// Takes a slot, if one is free, the runner is available and its circuit breaker lets the request in.
+    /// Choose and count are this one step. While the breaker is half-open, the reservation is a probe and
+    /// holds one of the counted places.
     ///
     /// Never waits. The slot is given back when the [`Reservation`] is dropped, and in no other way.
     pub fn try_reserve(self: &Arc<Self>) -> Option<Reservation> {
@@ -236,13 +235,28 @@ impl Runner {
 
     #[inline]
     fn reserve(self: &Arc<Self>, booking: Booking) -> Option<Reservation> {
-        if !self.is_available() || !self.live.take(&booking) {
+        if !self.is_available() {
+            return None;
+        }
+        let mut probe = match self.live.conduct().admit(Instant::now)? {
+            Admitted::Freely => None,
+            Admitted::Probing(probe) => Some(probe),
+        };
+        if !self.live.take(&booking) {
+            if let Some(probe) = &mut probe {
+                self.live.conduct().give_back(probe);
+            }
             return None;
         }
         if let Some(usage) = booking.usage(self) {
             usage.begin();
         }
-        Some(Reservation::new(self.clone(), booking))
+        Some(Reservation::new(self.clone(), booking, probe))
+    }
+
+    /// What its conduct has earned it under a policy: see [`Dispatcher::standing`](crate::Dispatcher::standing).
+    pub fn standing(&self, now: Instant, policy: &HealthPolicy) -> Standing {
+        self.live.conduct().standing(now, policy)
     }
 
     /// Waits until this registration has left the registry, by removal or by replacement.

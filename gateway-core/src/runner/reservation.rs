@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use super::usage::Usage;
 use super::{Resources, Runner};
+use crate::health::Probe;
 
 /// What is counted with a slot.
 #[derive(Debug, Clone, Copy, Default)]
@@ -27,11 +28,13 @@ pub struct Reservation {
     runner: Arc<Runner>,
     booking: Booking,
     because: Option<&'static str>,
+    /// It is let in by a half-open breaker.
+    probe: Option<Probe>,
 }
 
 impl Reservation {
-    pub(super) fn new(runner: Arc<Runner>, booking: Booking) -> Self {
-        Self { runner, booking, because: None }
+    pub(super) fn new(runner: Arc<Runner>, booking: Booking, probe: Option<Probe>) -> Self {
+        Self { runner, booking, because: None, probe }
     }
 
     /// The runner on which the slot is held.
@@ -68,10 +71,17 @@ impl Reservation {
     pub(crate) fn prefilled(&mut self) {
         self.runner.live().prefilled(std::mem::take(&mut self.booking.prefill_tokens));
     }
+
+    pub(crate) fn probe(&mut self) -> Option<&mut Probe> {
+        self.probe.as_mut()
+    }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
+        if let Some(probe) = &mut self.probe {
+            self.runner.live().conduct().give_back(probe);
+        }
         if let Some(usage) = self.booking.usage(&self.runner) {
             usage.end();
         }

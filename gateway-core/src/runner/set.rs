@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::time::Instant;
 
-use super::board::{Block, CLOSED, RELUCTANT, comparable};
+use super::board::{Block, Board, CLOSED, RELUCTANT, comparable};
 use super::{Live, Runner};
 use crate::names::RunnerKey;
 
@@ -86,6 +86,7 @@ impl fmt::Debug for RunnerSet {
 pub(crate) struct Loads {
     rows: Vec<Row>,
     runners: Vec<Arc<Live>>,
+    board: Option<Arc<Board>>,
     made: Instant,
     /// When reports were last looked through for stale ones, in seconds since `made`.
     swept: AtomicU64,
@@ -96,15 +97,6 @@ struct Row {
     block: Arc<Block>,
     /// Place in the block, place in the set.
     seats: Vec<(u16, u32)>,
-}
-
-/// The best of the board.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Least {
-    /// Place in the set.
-    pub(crate) at: usize,
-    /// Whether even the best takes requests only when nobody else does.
-    pub(crate) reluctant: bool,
 }
 
 impl Loads {
@@ -124,6 +116,7 @@ impl Loads {
         Self {
             rows: rows.into_iter().map(|(_, row)| row).collect(),
             runners: runners.iter().map(|runner| runner.shared_live()).collect(),
+            board: runners.first().map(|runner| runner.live().seat().board().clone()),
             made: Instant::now(),
             swept: AtomicU64::new(0),
         }
@@ -140,9 +133,9 @@ impl Loads {
         }
     }
 
-    /// A runner with the smallest share of slots in use, drawn evenly from all that have it. `None` if none
-    /// takes anything.
-    pub(crate) fn least(&self, now: Instant) -> Option<Least> {
+    /// A runner with the smallest share of slots in use, by its place in the set, drawn evenly from all that
+    /// have it. `None` if none takes anything. Those that may have to be spared are asked about.
+    pub(crate) fn least(&self, now: Instant, is_willing: impl Fn(&Live) -> bool) -> Option<usize> {
         self.sweep(now);
         let mut least = u64::MAX;
         let mut ties = 0_u32;
@@ -155,7 +148,15 @@ impl Loads {
                 ties += count;
             }
         }
-        if least & CLOSED != 0 || ties == 0 {
+        if least & (CLOSED | RELUCTANT) != 0 {
+            (least, ties) = (u64::MAX, 0);
+        }
+        if self.board.as_ref().is_some_and(|board| board.has_reluctant())
+            && let Some(at) = self.least_spared(least, ties, is_willing)
+        {
+            return Some(at);
+        }
+        if ties == 0 {
             return None;
         }
         // Found again by a second look, which ends early: cheaper than drawing at every tie.
@@ -174,14 +175,48 @@ impl Loads {
             }
         }
         // All of them may have changed meanwhile; then the caller looks again.
-        found.map(|at| Least { at: at as usize, reluctant: least & RELUCTANT != 0 })
+        found.map(|at| at as usize)
+    }
+
+    /// The same among those that may have to be spared, if one of them does better than the others' `least`,
+    /// which `ties` of them have.
+    #[cold]
+    fn least_spared(
+        &self,
+        mut least: u64,
+        mut ties: u32,
+        is_willing: impl Fn(&Live) -> bool,
+    ) -> Option<usize> {
+        let mut found = None;
+        for row in &self.rows {
+            for &(place, at) in &row.seats {
+                let word = row.raw(place);
+                if word & (CLOSED | RELUCTANT) != RELUCTANT {
+                    continue;
+                }
+                let share = comparable(word & !RELUCTANT);
+                if share > least || !self.runners.get(at as usize).is_some_and(|live| is_willing(live)) {
+                    continue;
+                }
+                ties = if share < least { 1 } else { ties.saturating_add(1) };
+                if share < least || fastrand::u32(..ties) == 0 {
+                    (least, found) = (share, Some(at as usize));
+                }
+            }
+        }
+        found
     }
 }
 
 impl Row {
     #[inline]
+    fn raw(&self, place: u16) -> u64 {
+        self.block[usize::from(place) % self.block.len()].load(Ordering::Relaxed)
+    }
+
+    #[inline]
     fn word(&self, place: u16) -> u64 {
-        comparable(self.block[usize::from(place) % self.block.len()].load(Ordering::Relaxed))
+        comparable(self.raw(place))
     }
 
     fn least(&self) -> (u64, u32) {

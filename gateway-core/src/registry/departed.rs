@@ -1,0 +1,82 @@
+//! Who left a short while ago: if such a one joins again, it came back, and starts slowly.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::names::RunnerId;
+
+#[derive(Debug, Default)]
+pub(super) struct Departed {
+    /// When each left last.
+    left: HashMap<RunnerId, Instant>,
+    /// Departures in order. One that is not the last of its runner means nothing any more.
+    order: VecDeque<(Instant, RunnerId)>,
+}
+
+impl Departed {
+    /// How many departures are remembered; the oldest are forgotten first.
+    pub(super) const MOST: usize = 4096;
+    /// For how long. A machine that was away for longer is as good as new: so are its caches, and so is the
+    /// fleet around it.
+    pub(super) const LONGEST: Duration = Duration::from_secs(600);
+
+    /// Remembers that a runner left.
+    pub(super) fn add(&mut self, id: RunnerId, now: Instant) {
+        self.order.push_back((now, id.clone()));
+        self.left.insert(id, now);
+        self.forget(now);
+    }
+
+    /// Whether it left a short while ago. Forgets it.
+    pub(super) fn take(&mut self, id: &RunnerId, now: Instant) -> bool {
+        self.forget(now);
+        self.left.remove(id).is_some()
+    }
+
+    fn forget(&mut self, now: Instant) {
+        while let Some((at, id)) = self.order.front() {
+            let old = now.saturating_duration_since(*at) >= Self::LONGEST;
+            if !old && self.order.len() <= Self::MOST {
+                return;
+            }
+            if self.left.get(id) == Some(at) {
+                self.left.remove(id);
+            }
+            self.order.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: usize) -> RunnerId {
+        RunnerId::new(format!("r{number}")).unwrap()
+    }
+
+    #[test]
+    fn who_left_is_known_once_and_not_for_ever() {
+        let (mut departed, now) = (Departed::default(), Instant::now());
+        assert!(!departed.take(&id(0), now));
+        departed.add(id(0), now);
+        departed.add(id(1), now);
+        assert!(departed.take(&id(0), now) && !departed.take(&id(0), now));
+        departed.add(id(0), now + Departed::LONGEST / 2);
+        assert!(!departed.take(&id(1), now + Departed::LONGEST));
+        assert!(departed.take(&id(0), now + Departed::LONGEST), "it left again, later");
+        assert!(departed.left.is_empty() && departed.order.len() <= 1);
+    }
+
+    #[test]
+    fn no_more_are_remembered_than_there_is_room_for() {
+        let (mut departed, now) = (Departed::default(), Instant::now());
+        for number in 0..Departed::MOST + 10 {
+            departed.add(id(number), now);
+        }
+        assert_eq!((departed.left.len(), departed.order.len()), (Departed::MOST, Departed::MOST));
+        assert!(!departed.take(&id(9), now) && departed.take(&id(10), now));
+    }
+}
