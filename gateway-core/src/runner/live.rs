@@ -73,6 +73,8 @@ pub(crate) struct Live {
     /// Time of the last status, with or without its load, in ms since `born`.
     heard_at: AtomicU64,
     foreign: AtomicU32,
+    /// Our own requests as they were when it last reported.
+    ours_at_report: AtomicU32,
     /// How much of `foreign` is on the board: nothing once the report is stale.
     foreign_on_board: AtomicU32,
     born: Instant,
@@ -100,6 +102,7 @@ impl Live {
             reported_at: AtomicU64::new(0),
             heard_at: AtomicU64::new(0),
             foreign: AtomicU32::new(0),
+            ours_at_report: AtomicU32::new(0),
             foreign_on_board: AtomicU32::new(0),
             born,
             bell: place.bell.clone(),
@@ -155,7 +158,10 @@ impl Live {
         self.heard_at.store(at, Ordering::Relaxed);
         self.ledger.report(resources);
         let Some(load) = load else { return };
-        let ours = self.slots.taken();
+        // A report is older than its arrival, by how much nobody knows. Requests that have ended since are in
+        // its figure and must not be taken for others'.
+        let now = self.slots.taken();
+        let ours = now.max(self.ours_at_report.swap(now, Ordering::Relaxed));
         let all = load.active.saturating_add(load.queued);
         // The runner's figure has our own requests in it; only the rest is news.
         let foreign = all.saturating_sub(ours);
