@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gateway_core::{
-    Balancer, Deadlines, Dispatch, DispatchErrorKind, Dispatcher, InMemoryRegistry, LeaveReason, LinkRequest,
-    ModelId, Permit, PromptBlocks, Registry, RequestBody, RequestId, Requirements, RunnerChange, RunnerId,
-    RunnerKey, RunnerSpec, RunnerStatus, Workload,
+    Balancer, Claim, Deadlines, Dispatch, DispatchErrorKind, Dispatcher, InMemoryRegistry, LeaveReason,
+    LinkRequest, ModelId, Permit, PromptBlocks, Registry, RequestBody, RequestId, Requirements, RunnerChange,
+    RunnerId, RunnerKey, RunnerSpec, RunnerStatus, Workload,
 };
 use http_body_util::BodyExt;
 use tokio::task::JoinSet;
@@ -139,7 +139,7 @@ fn call(stage: &Stage, id: usize, request: &TraceRequest) -> Dispatch {
     // Not a random id: that would draw from the strategies' generator.
     let name = http::HeaderValue::from(id);
     let id = RequestId::from_header(&name).unwrap_or_else(RequestId::random);
-    Dispatch { id, request: to_runner, requirements, permit: Permit::free() }
+    Dispatch { id, request: to_runner, requirements, claim: Claim::default(), permit: Permit::free() }
 }
 
 async fn client(stage: Arc<Stage>, call: Dispatch, id: usize) {

@@ -1,10 +1,17 @@
 //! Tells those who wait for a slot that one may be free.
 
+mod headcount;
+
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::runner::Runner;
+use headcount::Headcount;
+
+/// Named here so that a test can put loom's types in their place.
+mod sync {
+    pub(super) use std::sync::atomic::{AtomicUsize, Ordering, fence};
+}
 
 /// Is told when a slot may be free. Called where a [`Reservation`](crate::Reservation) is dropped or the
 /// fleet changes, so it must neither wait nor take long; it may reserve runners itself.
@@ -18,9 +25,8 @@ pub trait Listener: Send + Sync + 'static {
 
 /// Shared by all runners of one registry, see [`Fleet::bell`](crate::Fleet::bell). Silent, and almost free,
 /// while nobody waits.
-#[derive(Default)]
 pub struct Bell {
-    waiting: AtomicUsize,
+    waiting: Headcount,
     listeners: Mutex<Vec<Weak<dyn Listener>>>,
 }
 
@@ -35,15 +41,13 @@ impl Bell {
     /// Counts one who waits, until the guard is dropped. Whoever looks for a free slot *after* this call
     /// either finds it or is told.
     pub fn wait(self: &Arc<Self>) -> Waiting {
-        self.waiting.fetch_add(1, Ordering::SeqCst);
-        // Orders the count before whatever the caller reads of slots next; `ring` does the reverse.
-        std::sync::atomic::fence(Ordering::SeqCst);
+        self.waiting.enter();
         Waiting(self.clone())
     }
 
     /// How many wait.
     pub fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::SeqCst)
+        self.waiting.get()
     }
 
     pub(crate) fn slot_freed(&self, runner: &Arc<Runner>) {
@@ -56,8 +60,7 @@ impl Bell {
 
     #[inline]
     fn ring(&self, tell: impl Fn(&dyn Listener)) {
-        std::sync::atomic::fence(Ordering::SeqCst);
-        if self.waiting.load(Ordering::SeqCst) == 0 {
+        if !self.waiting.is_anybody() {
             return;
         }
         // Told without the lock: a listener may reserve and drop, which rings again.
@@ -68,6 +71,12 @@ impl Bell {
         for listener in listeners {
             tell(&*listener);
         }
+    }
+}
+
+impl Default for Bell {
+    fn default() -> Self {
+        Self { waiting: Headcount::new(), listeners: Mutex::default() }
     }
 }
 
@@ -84,6 +93,6 @@ pub struct Waiting(Arc<Bell>);
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+        self.0.waiting.leave();
     }
 }

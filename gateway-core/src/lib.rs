@@ -49,6 +49,7 @@ mod health;
 mod link;
 mod names;
 mod permit;
+mod queue;
 mod registry;
 mod retry;
 mod router;
@@ -63,7 +64,7 @@ pub use bell::{Bell, Listener, Waiting};
 pub use body::{LinkBody, RequestBody};
 pub use command::{Command, CommandReply};
 pub use dispatch::{
-    Attempt, BodyError, Cancel, Deadlines, Dispatch, DispatchBody, DispatchError, DispatchErrorKind,
+    Attempt, BodyError, Cancel, Claim, Deadlines, Dispatch, DispatchBody, DispatchError, DispatchErrorKind,
     Dispatched, Dispatcher, DispatcherBuilder, Explained, Explanation, Fault, HedgePolicy, Observer, Outcome,
     RetryPolicy,
 };
@@ -75,6 +76,10 @@ pub use health::{
 pub use link::{LinkDescription, LinkError, LinkRequest, LinkResponse, RunnerLink};
 pub use names::{Generation, InvalidName, ModelId, RequestId, RunnerId, RunnerKey};
 pub use permit::Permit;
+pub use queue::{
+    AdmissionQueue, Arrival, Full, LaneId, LaneReport, Left, Picker, Priority, QueueError, QueueErrorKind,
+    QueuePolicy, QueueReport, Round, ServiceOrder, Tenant, Ticket, UnknownPriority, WaitEnd, Waited, Waiter,
+};
 pub use registry::{
     FleetEvent, FleetEvents, InMemoryRegistry, LeaveReason, Membership, Registry, RunnerChange,
 };

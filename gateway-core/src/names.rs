@@ -12,7 +12,7 @@ pub struct InvalidName {
     problem: &'static str,
 }
 
-fn check(what: &'static str, name: &str, longest: usize) -> Result<(), InvalidName> {
+pub(crate) fn check(what: &'static str, name: &str, longest: usize) -> Result<(), InvalidName> {
     if name.trim().is_empty() {
         return Err(InvalidName { what, problem: "cannot be empty" });
     }

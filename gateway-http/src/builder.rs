@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gateway_core::{
     Balancer, CancellationToken, Deadlines, Dispatcher, Door, InMemoryRegistry, LeastLoaded, Observer,
-    Registry, RetryPolicy, Router, RunnerSource,
+    QueuePolicy, Registry, RetryPolicy, Router, RunnerSource,
 };
 use http::HeaderValue;
 use tokio::sync::{Semaphore, broadcast};
@@ -41,6 +41,7 @@ pub struct GatewayBuilder {
     limits: BodyLimits,
     deadlines: Deadlines,
     retry: RetryPolicy,
+    queue: QueuePolicy,
     observers: Vec<Arc<dyn Observer>>,
     metrics: Arc<Metrics>,
 }
@@ -84,6 +85,7 @@ impl GatewayBuilder {
             limits: BodyLimits { max_bytes: BodyLimits::MAX_BYTES, idle: BodyLimits::IDLE, total: None },
             deadlines: Deadlines::default(),
             retry: RetryPolicy::default(),
+            queue: QueuePolicy::default(),
             observers: Vec::new(),
             metrics: Arc::default(),
         }
@@ -169,6 +171,13 @@ impl GatewayBuilder {
         self
     }
 
+    /// How many requests may wait for a slot when every runner is full, and how long;
+    /// [`QueuePolicy::OFF`] refuses them at once.
+    pub fn queue(mut self, queue: QueuePolicy) -> Self {
+        self.queue = queue;
+        self
+    }
+
     /// The largest body of a request, in bytes; 64 MiB unless set, which is a prompt with a few photographs
     /// in base64. A body is held in memory until its request is over, so that it can be tried elsewhere.
     pub fn max_body_bytes(mut self, max: usize) -> Self {
@@ -209,7 +218,8 @@ impl GatewayBuilder {
             .balancer(self.balancer)
             .observer(self.metrics.clone())
             .deadlines(self.deadlines)
-            .retry(self.retry);
+            .retry(self.retry)
+            .queue(self.queue);
         if let Some(router) = self.router {
             dispatcher = dispatcher.router(router);
         }

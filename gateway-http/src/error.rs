@@ -46,6 +46,8 @@ pub(crate) enum Reason {
     UnknownModel,
     NoneEligible,
     Overloaded,
+    QueueFull,
+    QueueTimeout,
     Draining,
     RunnerFailed,
     Unreachable,
@@ -54,7 +56,7 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::Unauthorized,
         Self::Forbidden,
         Self::AuthUnavailable,
@@ -67,6 +69,8 @@ impl Reason {
         Self::UnknownModel,
         Self::NoneEligible,
         Self::Overloaded,
+        Self::QueueFull,
+        Self::QueueTimeout,
         Self::Draining,
         Self::RunnerFailed,
         Self::Unreachable,
@@ -88,6 +92,8 @@ impl Reason {
             Self::UnknownModel => "unknown_model",
             Self::NoneEligible => "none_eligible",
             Self::Overloaded => "overloaded",
+            Self::QueueFull => "queue_full",
+            Self::QueueTimeout => "queue_timeout",
             Self::Draining => "draining",
             Self::RunnerFailed => "runner_failed",
             Self::Unreachable => "unreachable",
@@ -248,6 +254,20 @@ impl ApiError {
                 // The SDKs make their RateLimitError of the status alone.
                 Self::new(Reason::Overloaded, StatusCode::TOO_MANY_REQUESTS, "overloaded_error", message)
                     .code("overloaded")
+            }
+            K::QueueFull => {
+                let message = format!(
+                    "Every runner that serves the model `{model}` is full, and too many wait already. Try again \
+                     later."
+                );
+                Self::new(Reason::QueueFull, StatusCode::TOO_MANY_REQUESTS, "overloaded_error", message)
+                    .code("queue_full")
+            }
+            K::QueueTimeout => {
+                let message = format!(
+                    "No runner that serves the model `{model}` became free in time. Try again later."
+                );
+                Self::new(Reason::QueueTimeout, status, "overloaded_error", message).code("queue_timeout")
             }
             K::Draining => Self::draining(),
             K::RunnerFailed(Fault::FirstByteTimeout) => {

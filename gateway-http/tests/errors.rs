@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use common::*;
 use gateway_core::{
-    Deadlines, Health, LinkError, Model, ModelState, RetryPolicy, RunnerId, RunnerSpec, RunnerStatus,
+    Deadlines, Health, LinkError, Model, ModelState, QueuePolicy, RetryPolicy, RunnerId, RunnerSpec,
+    RunnerStatus,
 };
 use gateway_http::Gateway;
 
@@ -59,9 +60,33 @@ async fn a_model_that_is_not_ready_is_503_and_the_reason_is_for_the_log_only() {
 
 #[tokio::test]
 async fn full_runners_are_429() {
-    let gateway = gateway_with(RunnerStatus::serving([model("m")]), spec().slots(1), &Mock::ok());
+    let gateway = builder().queue(QueuePolicy::OFF).build().unwrap();
+    join_with(&gateway, spec().slots(1), RunnerStatus::serving([model("m")]), &Mock::ok());
     let taken = gateway.dispatcher().registry().fleet().runners()[0].try_reserve();
-    check(&gateway, 429, "overloaded_error", Some("overloaded"), None, Some("1")).await;
+    check(&gateway, 429, "overloaded_error", Some("overloaded"), None, Some("5")).await;
+    drop(taken);
+    assert_eq!(whole(&gateway, chat(r#"{"model":"m"}"#)).await.status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_is_429_and_a_wait_in_vain_503_each_with_retry_after() {
+    let one = QueuePolicy { max_waiting: 1, ..QueuePolicy::default() };
+    let gateway = builder().queue(one).build().unwrap();
+    join_with(&gateway, spec().slots(1), RunnerStatus::serving([model("m")]), &Mock::ok());
+    let taken = gateway.dispatcher().registry().fleet().runners()[0].try_reserve();
+    let waiting = tokio::spawn({
+        let gateway = gateway.clone();
+        async move { whole(&gateway, chat(r#"{"model":"m"}"#)).await }
+    });
+    while gateway.dispatcher().queue_depth() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let refused = whole(&gateway, chat(r#"{"model":"m"}"#)).await;
+    assert_eq!((refused.status, refused.error().1.as_deref()), (429, Some("queue_full")));
+    assert!(refused.header("retry-after").is_some());
+    let in_vain = waiting.await.unwrap();
+    assert_eq!((in_vain.status, in_vain.error().1.as_deref()), (503, Some("queue_timeout")));
+    assert!(in_vain.header("retry-after").is_some());
     drop(taken);
     assert_eq!(whole(&gateway, chat(r#"{"model":"m"}"#)).await.status, 200);
 }

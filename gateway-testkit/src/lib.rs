@@ -58,6 +58,7 @@ pub fn request(model: &ModelId, body: impl Into<Bytes>) -> Dispatch {
         id: RequestId::random(),
         request,
         requirements: Requirements::model(model.clone()),
+        claim: gateway_core::Claim::default(),
         permit: Permit::free(),
     }
 }

@@ -5,9 +5,11 @@ use tokio::time::Instant;
 use super::budgets::Budgets;
 use super::choose::Chooser;
 use super::drain::Drain;
+use super::waiting::NextChoice;
 use super::{Deadlines, Dispatcher, HedgePolicy, Observer, RetryPolicy, Shared};
 use crate::balance::{Balancer, LeastLoaded};
 use crate::health::{HealthPolicy, Outliers};
+use crate::queue::{AdmissionQueue, QueuePolicy};
 use crate::registry::Registry;
 use crate::router::{CapabilityRouter, Router};
 use crate::routes::ModelRoutes;
@@ -32,6 +34,7 @@ pub struct DispatcherBuilder {
     retry: RetryPolicy,
     hedge: Option<HedgePolicy>,
     routes: ModelRoutes,
+    queue: QueuePolicy,
     health: HealthPolicy,
 }
 
@@ -46,6 +49,7 @@ impl DispatcherBuilder {
             retry: RetryPolicy::default(),
             hedge: None,
             routes: ModelRoutes::default(),
+            queue: QueuePolicy::default(),
             health: HealthPolicy::default(),
         }
     }
@@ -98,14 +102,26 @@ impl DispatcherBuilder {
         self
     }
 
+    /// How many requests may wait for a slot, and how long.
+    pub fn queue(mut self, queue: QueuePolicy) -> Self {
+        self.queue = queue;
+        self
+    }
+
     /// The dispatcher.
     pub fn build(self) -> Dispatcher {
-        let Self { registry, router, balancer, observers, deadlines, retry, hedge, routes, health } = self;
+        let Self { registry, router, balancer, observers, deadlines, retry, hedge, routes, queue, health } =
+            self;
         let chooser = Chooser { registry, router, balancer, health };
+        let routes = Arc::new(routes);
+        let bell = chooser.registry.fleet().bell().clone();
+        let next = NextChoice { chooser: chooser.clone(), routes: routes.clone() };
+        let queue = AdmissionQueue::new(queue, bell, next, observers.clone());
         let budgets = Budgets::new(&retry, hedge.as_ref());
         let drain = Arc::new(Drain::default());
         let outliers = Outliers::new(Instant::now());
-        let shared = Shared { chooser, observers, deadlines, retry, hedge, budgets, routes, outliers, drain };
+        let shared =
+            Shared { chooser, observers, deadlines, retry, hedge, budgets, routes, queue, outliers, drain };
         Dispatcher { shared: Arc::new(shared) }
     }
 }

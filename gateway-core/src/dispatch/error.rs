@@ -30,8 +30,12 @@ pub enum DispatchErrorKind {
     UnknownModel,
     /// Runners know the model or match the request, but none of them can serve it now.
     NoneEligible,
-    /// Every runner that could serve it is full.
+    /// Every runner that could serve it is full, and there is no queue.
     Overloaded,
+    /// Every runner that could serve it is full, and so is the queue or the tenant's share of it.
+    QueueFull,
+    /// It waited for a slot in vain.
+    QueueTimeout,
     /// The gateway is shutting down and takes nothing new.
     Draining,
     /// Runners were tried, and each failed; the last one like this.
@@ -115,7 +119,13 @@ impl DispatchError {
     pub fn is_retryable(&self) -> bool {
         use DispatchErrorKind as K;
         match self.0.kind {
-            K::NoneEligible | K::Overloaded | K::Draining | K::RunnerFailed(_) | K::Unreachable => true,
+            K::NoneEligible
+            | K::Overloaded
+            | K::QueueFull
+            | K::QueueTimeout
+            | K::Draining
+            | K::RunnerFailed(_)
+            | K::Unreachable => true,
             K::UnknownModel | K::Deadline | K::RequestBody => false,
         }
     }
@@ -128,6 +138,12 @@ impl fmt::Display for DispatchError {
             DispatchErrorKind::UnknownModel => write!(f, "no runner has the model `{model}`")?,
             DispatchErrorKind::NoneEligible => write!(f, "no runner can serve `{model}` now")?,
             DispatchErrorKind::Overloaded => write!(f, "every runner that serves `{model}` is full")?,
+            DispatchErrorKind::QueueFull => {
+                write!(f, "every runner that serves `{model}` is full, and so is the queue")?;
+            }
+            DispatchErrorKind::QueueTimeout => {
+                write!(f, "no runner that serves `{model}` became free in time")?
+            }
             DispatchErrorKind::Draining => f.write_str("the gateway is shutting down")?,
             DispatchErrorKind::RunnerFailed(fault) => {
                 write!(f, "the runner failed: {}", Outcome::RunnerFault(fault))?;

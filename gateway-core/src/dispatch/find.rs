@@ -1,56 +1,94 @@
-//! Finding a runner: at once, by waiting for a slot, by having a model loaded, or with another model.
+//! Finding a runner: at once, by waiting for a slot, or with another model.
 
 use std::time::Duration;
 
 use super::choose::Choice;
 use super::error::{DispatchError, DispatchErrorKind};
 use super::run::Journey;
+use super::waiting::Wants;
+use crate::queue::{QueueError, QueueErrorKind, Waiter};
 
 /// Why there is no runner.
 #[derive(Debug)]
 pub(super) enum NotFound {
-    /// Somebody could serve, but is full.
-    Full,
-    /// Nobody could.
+    /// Nobody could serve, even if every slot were free.
     Nobody,
+    /// Somebody could, but the queue has no place, or the wait for a slot was in vain.
+    Full(QueueError),
 }
 
 impl Journey<'_> {
+    /// A reservation on a runner that could serve, as soon as there is one.
     pub(super) async fn find(&mut self) -> Result<Choice, NotFound> {
-        if let Some(choice) = self.shared.chooser.choose(&self.plan, &self.tried, false) {
-            return Ok(choice);
-        }
-        let full = self.shared.chooser.is_anybody_eligible(&self.plan, &self.tried, false);
-        if self.plan.has_fallbacks()
-            && let Some(choice) = self.shared.chooser.choose(&self.plan, &self.tried, true)
+        let chooser = &self.shared.chooser;
+        // Who waits already has the better claim to what is free.
+        if !self.is_anybody_waiting()
+            && let Some(choice) = chooser.choose(&self.plan, &self.tried, false)
         {
             return Ok(choice);
         }
-        Err(if full { NotFound::Full } else { NotFound::Nobody })
+        let not_found = if chooser.is_anybody_eligible(&self.plan, &self.tried, false) {
+            match self.wait().await {
+                Ok(choice) => return Ok(choice),
+                Err(error) if error.kind() == QueueErrorKind::NotEligible => NotFound::Nobody,
+                Err(error) => NotFound::Full(error),
+            }
+        } else {
+            NotFound::Nobody
+        };
+        self.shared.chooser.choose(&self.plan, &self.tried, true).ok_or(not_found)
+    }
+
+    async fn wait(&mut self) -> Result<Choice, QueueError> {
+        let began = tokio::time::Instant::now();
+        let wants = Wants { plan: self.plan.clone(), tried: self.tried.clone() };
+        let waiter = Waiter {
+            special: self.is_special(),
+            tenant: self.claim.tenant.clone(),
+            priority: self.claim.priority,
+            patience: self.claim.patience,
+            until: self.total,
+            ..Waiter::new(wants, self.plan.named().model.clone())
+        };
+        // Boxed: few requests have to wait, and all would carry its size.
+        let waited = Box::pin(self.shared.queue.wait(waiter)).await;
+        self.waited += began.elapsed();
+        waited
+    }
+
+    /// Whether what nobody else found for this model could still be something for this request.
+    fn is_special(&self) -> bool {
+        !self.tried.is_empty() || !self.plan.named().is_model_only()
     }
 
     pub(super) fn is_anybody_waiting(&self) -> bool {
-        false
+        self.shared.queue.has_waiters(&self.plan.named().model, self.is_special())
     }
 
     /// Nobody could be picked and nobody was tried: says why.
     pub(super) fn nobody(&self, why: Option<NotFound>) -> DispatchError {
         let named = self.plan.named();
         let fail = |kind| DispatchError::new(kind, &self.id, named.model.as_ref());
-        if let Some(NotFound::Full) = why {
-            return fail(DispatchErrorKind::Overloaded).retrying_after(Duration::from_secs(1));
+        if let Some(NotFound::Full(error)) = why {
+            let kind = match error.kind() {
+                QueueErrorKind::TimedOut => DispatchErrorKind::QueueTimeout,
+                _ if self.shared.queue.policy().max_waiting == 0 => DispatchErrorKind::Overloaded,
+                _ => DispatchErrorKind::QueueFull,
+            };
+            return fail(kind).retrying_after(error.retry_after());
         }
-        let fleet = self.shared.chooser.registry.fleet();
+        let chooser = &self.shared.chooser;
+        let fleet = chooser.registry.fleet();
         let mut refusals = Vec::new();
         let mut opens_in: Option<Duration> = None;
         let mut known = named.model.is_none();
         for wish in self.plan.wishes(false).chain(self.plan.wishes(true)) {
             let entry = wish.model().and_then(|model| fleet.model(model.as_str()));
             known |= entry.is_some();
-            let pool = self.shared.chooser.router.pool(wish.requirements, &fleet);
+            let pool = chooser.router.pool(wish.requirements, &fleet);
             // A router of a stranger may know names that the fleet does not.
             known |= !pool.runners().is_empty();
-            let candidates = self.shared.chooser.candidates(pool, wish.requirements, &self.tried);
+            let candidates = chooser.candidates(pool, wish.requirements, &self.tried);
             opens_in = opens_in.into_iter().chain(candidates.opens_in()).min();
             let runners = entry.map_or(fleet.runners(), |entry| entry.known());
             let room = DispatchError::MAX_REFUSALS - refusals.len();

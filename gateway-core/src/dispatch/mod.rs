@@ -15,6 +15,7 @@ mod outcome;
 mod plan;
 mod run;
 mod send;
+mod waiting;
 
 use std::fmt;
 use std::pin::Pin;
@@ -32,11 +33,13 @@ pub use explain::{Explained, Explanation};
 pub use hedge::HedgePolicy;
 pub use limits::{Deadlines, RetryPolicy};
 pub use outcome::{Attempt, Cancel, Fault, Observer, Outcome};
+pub use waiting::Claim;
 
 use crate::health::{HealthPolicy, Outliers, Standing};
 use crate::link::LinkRequest;
 use crate::names::{ModelId, RequestId};
 use crate::permit::Permit;
+use crate::queue::QueueReport;
 use crate::registry::Registry;
 use crate::router::Requirements;
 use crate::routes::ModelRoutes;
@@ -44,6 +47,7 @@ use crate::runner::Runner;
 use budgets::Budgets;
 use choose::Chooser;
 use drain::Drain;
+use waiting::Queue;
 
 /// A request for the dispatcher.
 #[derive(Debug)]
@@ -55,6 +59,8 @@ pub struct Dispatch {
     pub request: LinkRequest,
     /// What it needs.
     pub requirements: Requirements,
+    /// On whose account it is, and how it waits for a slot.
+    pub claim: Claim,
     /// What it holds of its tenant's limits. Given back with the answer's end.
     pub permit: Permit,
 }
@@ -106,7 +112,8 @@ struct Shared {
     retry: RetryPolicy,
     hedge: Option<HedgePolicy>,
     budgets: Budgets,
-    routes: ModelRoutes,
+    routes: Arc<ModelRoutes>,
+    queue: Arc<Queue>,
     outliers: Outliers,
     drain: Arc<Drain>,
 }
@@ -120,6 +127,16 @@ impl Dispatcher {
     /// The runners that it dispatches to.
     pub fn registry(&self) -> &Arc<dyn Registry> {
         &self.shared.chooser.registry
+    }
+
+    /// The queue at this moment. Costs a pass over those who wait.
+    pub fn queue(&self) -> QueueReport {
+        self.shared.queue.report()
+    }
+
+    /// How many requests wait for a slot; one read.
+    pub fn queue_depth(&self) -> usize {
+        self.shared.queue.depth()
     }
 
     /// Names that stand for models.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use crate::names::{ModelId, RequestId};
+use crate::queue::Waited;
 use crate::runner::Runner;
 use crate::workload::Workload;
 
@@ -128,4 +129,10 @@ pub trait Observer: Send + Sync + 'static {
     /// Called once for every reservation that was used, just before its slot is given back. Must not
     /// block: it runs where the answer's body is polled or dropped.
     fn attempt(&self, attempt: &Attempt<'_>);
+
+    /// Called once for every request that waited in the admission queue, or was not let into it. Must not
+    /// block.
+    fn waited(&self, waited: &Waited<'_>) {
+        let _ = waited;
+    }
 }

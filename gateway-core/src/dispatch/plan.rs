@@ -11,7 +11,7 @@ use crate::routes::{ModelRoutes, Target};
 use crate::runner::Runner;
 
 /// Made once for each request; only names with a route cost anything.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Plan {
     /// As the client said it.
     named: Requirements,
@@ -56,11 +56,6 @@ impl Plan {
             targets.iter().zip(&self.routed).filter(move |(target, _)| target.is_fallback == fallbacks);
         let routed = routed.map(|(target, requirements)| Wish { requirements, target: Some(target) });
         itself.into_iter().chain(routed)
-    }
-
-    /// Whether there are models to fall back on.
-    pub(crate) fn has_fallbacks(&self) -> bool {
-        self.wishes(true).next().is_some()
     }
 }
 

@@ -14,6 +14,7 @@ use super::find::NotFound;
 use super::limits::RetryPolicy;
 use super::plan::Plan;
 use super::send::{Begun, Failed, Failure, send};
+use super::waiting::Claim;
 use super::{Dispatch, Dispatched, Shared};
 use crate::balance::Tried;
 use crate::body::RequestBody;
@@ -26,6 +27,7 @@ pub(super) struct Journey<'s> {
     pub(super) shared: &'s Arc<Shared>,
     pub(super) id: RequestId,
     pub(super) plan: Plan,
+    pub(super) claim: Claim,
     head: http::request::Parts,
     /// `None` once a stream has been sent.
     body: Option<RequestBody>,
@@ -39,7 +41,7 @@ pub(super) struct Journey<'s> {
 }
 
 pub(super) async fn run(shared: &Arc<Shared>, call: Dispatch) -> Result<Dispatched, DispatchError> {
-    let Dispatch { id, request, requirements, permit } = call;
+    let Dispatch { id, request, requirements, claim, permit } = call;
     let Some(in_flight) = shared.drain.enter() else {
         let error = DispatchError::new(DispatchErrorKind::Draining, &id, requirements.model.as_ref());
         return Err(error.retrying_after(Duration::from_secs(5)));
@@ -51,6 +53,7 @@ pub(super) async fn run(shared: &Arc<Shared>, call: Dispatch) -> Result<Dispatch
         shared,
         id,
         plan: Plan::new(requirements, &shared.routes),
+        claim,
         head,
         body: Some(body),
         total: shared.deadlines.total.and_then(|total| now.checked_add(total)),

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway_core::{
-    Deadlines, Dispatcher, DispatcherBuilder, InMemoryRegistry, ModelId, Registry, RetryPolicy, RunnerId,
-    RunnerSpec, RunnerStatus,
+    Deadlines, Dispatcher, DispatcherBuilder, InMemoryRegistry, ModelId, QueuePolicy, Registry, RetryPolicy,
+    RunnerId, RunnerSpec, RunnerStatus,
 };
 use gateway_testkit::{Fault, MockEngine, Recorder, Script};
 
@@ -41,6 +41,7 @@ pub fn setup(engines: Vec<MockEngine>, change: impl FnOnce(DispatcherBuilder) ->
             idle: Some(Duration::from_secs(5)),
             total: Some(Duration::from_secs(60)),
         })
+        .queue(QueuePolicy::OFF)
         .retry(RetryPolicy { max_failures: 3, ..RetryPolicy::default() });
     Setup { registry, recorder, dispatcher: change(builder).build(), engines }
 }

@@ -1,5 +1,5 @@
 use bytes::Bytes;
-use gateway_core::{BoxError, Dispatch, Dispatched, ModelId, Permit, RequestBody, Requirements};
+use gateway_core::{BoxError, Claim, Dispatch, Dispatched, ModelId, Permit, RequestBody, Requirements};
 use http::header::{
     CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
 };
@@ -60,7 +60,8 @@ where
     let at = named.at;
     let body = RequestBody::from(body).with_model_at(at);
     let request = to_runner(request, body, record);
-    let call = Dispatch { id: record.id().clone(), request, requirements, permit };
+    let claim = Claim::default();
+    let call = Dispatch { id: record.id().clone(), request, requirements, claim, permit };
     let dispatched = shared.dispatcher.dispatch(call).await.map_err(|error| ApiError::dispatch(&error))?;
 
     let timings = &shared.metrics.inference;

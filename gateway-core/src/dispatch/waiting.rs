@@ -1,0 +1,57 @@
+//! Waiting for a slot: what those who wait want, and how they choose.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::choose::{Choice, Chooser};
+use super::plan::Plan;
+use crate::balance::Tried;
+use crate::names::ModelId;
+use crate::queue::{AdmissionQueue, Picker, Priority, Tenant};
+use crate::routes::ModelRoutes;
+use crate::runner::Runner;
+
+/// On whose account a request is, how urgent it is, and how long it will wait for a slot.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Claim {
+    /// Whose request it is: tenants take turns.
+    pub tenant: Option<Tenant>,
+    /// How urgent it is.
+    pub priority: Priority,
+    /// How long it waits at most; what the [`QueuePolicy`](crate::QueuePolicy) says if it does not say.
+    pub patience: Option<Duration>,
+}
+
+/// The queue of a dispatcher.
+pub(super) type Queue = AdmissionQueue<NextChoice>;
+
+/// What somebody waits for.
+#[derive(Debug)]
+pub(super) struct Wants {
+    pub(super) plan: Plan,
+    pub(super) tried: Vec<Tried>,
+}
+
+/// Chooses for those who wait.
+pub(super) struct NextChoice {
+    pub(super) chooser: Chooser,
+    pub(super) routes: Arc<ModelRoutes>,
+}
+
+impl Picker for NextChoice {
+    type Wants = Wants;
+    type Choice = Choice;
+
+    fn pick(&self, wants: &Wants) -> Option<Choice> {
+        self.chooser.choose(&wants.plan, &wants.tried, false)
+    }
+
+    fn concerns(&self, model: &ModelId, runner: &Runner) -> bool {
+        runner.model(model.as_str()).is_some()
+            || self.routes.targets(model.as_str()).any(|target| runner.model(target.as_str()).is_some())
+    }
+
+    fn is_hopeless(&self, wants: &Wants) -> bool {
+        !self.chooser.is_anybody_eligible(&wants.plan, &wants.tried, false)
+    }
+}
