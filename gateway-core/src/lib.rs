@@ -59,7 +59,10 @@ mod source;
 mod window;
 mod workload;
 
-pub use balance::{Balancer, BestFit, Candidates, LeastLoaded, RoundRobin, Score, Tried};
+pub use balance::{
+    Balancer, BestFit, Candidates, LeastLoaded, LeastTokens, PeakEwma, PowerOfTwo, Random, RoundRobin, Score,
+    Tried, WeightedRoundRobin,
+};
 pub use bell::{Bell, Listener, Waiting};
 pub use body::{LinkBody, RequestBody};
 pub use command::{Command, CommandReply};

@@ -1,6 +1,9 @@
+use tokio::time::Instant;
+
+use super::choice::{reserve_least, share};
 use super::{Balancer, Candidates};
 use crate::router::Requirements;
-use crate::runner::{MachineKind, Reservation, Runner};
+use crate::runner::{Load, MachineKind, Reservation, Runner};
 
 /// The runner that offers the least beyond what the request needs, so that scarce machines stay free for
 /// the requests that need them. Among equals the least loaded.
@@ -24,26 +27,22 @@ struct Surplus {
 }
 
 impl Surplus {
-    fn of(runner: &Runner, requirements: &Requirements) -> Self {
+    fn of(runner: &Runner, requirements: &Requirements, load: &Load) -> Self {
         let total = runner.status().resources.total;
         let need = requirements.resources.unwrap_or_default();
-        let is_gpu = runner.spec().machine.kind() == Some(MachineKind::Gpu);
-        let wants_gpu = requirements.machine == Some(MachineKind::Gpu);
         let gpus = match total {
             Some(total) => (total.gpus - need.gpus).max(0.0),
-            None if is_gpu && !wants_gpu => 1.0,
-            None => 0.0,
+            None if requirements.machine == Some(MachineKind::Gpu) => 0.0,
+            None => f64::from(u8::from(runner.spec().machine.kind() == Some(MachineKind::Gpu))),
         };
         let context = requirements.model.as_ref().and_then(|name| runner.model(name.as_str()));
-        let load = runner.load();
-        let slots = load.slots.map_or(1, |slots| slots.get());
         Self {
             gpus,
             models: runner.status().models.len(),
             context: context.and_then(|model| model.context_length).unwrap_or(0),
             memory_gb: total.map_or(0.0, |total| (total.memory_gb - need.memory_gb).max(0.0)),
             cpus: total.map_or(0.0, |total| (total.cpus - need.cpus).max(0.0)),
-            load: f64::from(load.estimate()) / f64::from(slots),
+            load: share(load),
         }
     }
 }
@@ -54,27 +53,8 @@ impl Balancer for BestFit {
     }
 
     fn pick(&self, requirements: &Requirements, candidates: &Candidates<'_>) -> Option<Reservation> {
-        for _ in 0..=candidates.len() {
-            let mut best: Option<(usize, Surplus)> = None;
-            let mut ties = 1;
-            for (at, runner) in candidates.iter() {
-                if runner.load().is_full() {
-                    continue;
-                }
-                let surplus = Surplus::of(runner, requirements);
-                let tie = best.is_some_and(|(_, other)| surplus == other);
-                ties = if tie { ties + 1 } else { ties };
-                if best.is_none_or(|(_, other)| surplus < other) {
-                    (best, ties) = (Some((at, surplus)), 1);
-                } else if tie && fastrand::u32(..ties) == 0 {
-                    best = Some((at, surplus));
-                }
-            }
-            let (at, _) = best?;
-            if let Some(reservation) = candidates.try_reserve(at) {
-                return Some(reservation);
-            }
-        }
-        None
+        reserve_least(requirements, candidates, Instant::now(), |runner, load| {
+            Surplus::of(runner, requirements, load)
+        })
     }
 }

@@ -1,8 +1,9 @@
 use tokio::time::Instant;
 
-use super::{Balancer, Candidates};
+use super::choice::reserve_least;
+use super::{Balancer, Candidates, Score};
 use crate::router::Requirements;
-use crate::runner::{Load, Reservation};
+use crate::runner::{Load, Reservation, Runner};
 
 /// The runner with the smallest share of its slots in use; ties are broken at random.
 ///
@@ -12,7 +13,7 @@ use crate::runner::{Load, Reservation};
 /// Exact, so it looks at every candidate. What it looks at is one word per runner, kept up to date by
 /// whoever takes or gives back a slot and laid out in a row, so ten thousand runners are some microseconds.
 /// Requests that need more than a model, or are tried again, are chosen for by the slow way, which asks each
-/// runner.
+/// runner. `explain` shows `load`, the share in use; less is better.
 #[derive(Debug, Clone)]
 pub struct LeastLoaded {
     assumed_slots: u32,
@@ -29,10 +30,11 @@ impl LeastLoaded {
         Self { assumed_slots: slots.max(1) }
     }
 
-    /// Load as a share of slots, as a number that can be compared without dividing: requests and slots.
-    fn share(&self, load: &Load) -> (u64, u64) {
+    /// The share of slots in use. Equal shares are equal numbers: a division rounds the same quotient the same
+    /// way.
+    fn share(&self, load: &Load) -> f64 {
         let slots = load.slots.map_or(self.assumed_slots, |slots| slots.get());
-        (u64::from(load.estimate()), u64::from(slots))
+        f64::from(load.estimate()) / f64::from(slots)
     }
 }
 
@@ -47,7 +49,7 @@ impl Balancer for LeastLoaded {
         "least-loaded"
     }
 
-    fn pick(&self, _: &Requirements, candidates: &Candidates<'_>) -> Option<Reservation> {
+    fn pick(&self, requirements: &Requirements, candidates: &Candidates<'_>) -> Option<Reservation> {
         let now = Instant::now();
         if self.assumed_slots == Self::ASSUMED_SLOTS
             && let Some(at) = candidates.least(now)
@@ -55,37 +57,10 @@ impl Balancer for LeastLoaded {
         {
             return Some(reservation);
         }
-        // Each turn loses at most one race for a slot, and then that runner is full.
-        for _ in 0..=candidates.len() {
-            let mut best: Option<(usize, (u64, u64))> = None;
-            let mut ties = 1;
-            for (at, runner) in candidates.iter() {
-                let load = runner.load_at(now);
-                if load.is_full() {
-                    continue;
-                }
-                let share = self.share(&load);
-                let order = best.map_or(std::cmp::Ordering::Less, |(_, other)| compare(share, other));
-                match order {
-                    std::cmp::Ordering::Less => (best, ties) = (Some((at, share)), 1),
-                    std::cmp::Ordering::Equal => {
-                        ties += 1;
-                        if fastrand::u32(..ties) == 0 {
-                            best = Some((at, share));
-                        }
-                    }
-                    std::cmp::Ordering::Greater => {}
-                }
-            }
-            let (at, _) = best?;
-            if let Some(reservation) = candidates.try_reserve(at) {
-                return Some(reservation);
-            }
-        }
-        None
+        reserve_least(requirements, candidates, now, |_, load| self.share(load))
     }
-}
 
-fn compare(a: (u64, u64), b: (u64, u64)) -> std::cmp::Ordering {
-    (a.0 * b.1).cmp(&(b.0 * a.1))
+    fn scores(&self, _: &Requirements, runner: &Runner, scores: &mut Vec<Score>) {
+        scores.push(Score { name: "load", value: self.share(&runner.load()) });
+    }
 }

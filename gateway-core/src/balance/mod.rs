@@ -2,15 +2,27 @@
 
 mod best_fit;
 mod candidates;
+mod choice;
 mod least_loaded;
+mod least_tokens;
+mod peak_ewma;
+mod power_of_two;
+mod random;
 mod round_robin;
 mod score;
+mod two_choices;
+mod weighted_round_robin;
 
 pub use best_fit::BestFit;
 pub use candidates::{Candidates, Tried};
 pub use least_loaded::LeastLoaded;
+pub use least_tokens::LeastTokens;
+pub use peak_ewma::PeakEwma;
+pub use power_of_two::PowerOfTwo;
+pub use random::Random;
 pub use round_robin::RoundRobin;
 pub use score::Score;
+pub use weighted_round_robin::WeightedRoundRobin;
 
 use crate::dispatch::Attempt;
 use crate::router::Requirements;

@@ -94,6 +94,11 @@ impl Meter {
         (mean, self.answers.load(Ordering::Relaxed))
     }
 
+    #[inline]
+    pub(crate) fn chunk_s(&self) -> Option<f32> {
+        self.chunk_s.get()
+    }
+
     pub(crate) fn read(&self, born: Instant, now: Instant) -> Measured {
         let time = |seconds: f32| Duration::try_from_secs_f32(seconds).unwrap_or_default();
         Measured {

@@ -10,6 +10,7 @@ mod set;
 mod slots;
 mod spec;
 mod status;
+mod turns;
 mod usage;
 
 /// What the counters are made of. A test puts loom's types here.
@@ -35,6 +36,7 @@ pub(crate) use status::json_string;
 pub use status::{
     Capability, CapabilityReport, Health, Modalities, Modality, Model, ModelState, ReportedLoad, RunnerStatus,
 };
+pub(crate) use turns::{Tick, weight};
 
 use reservation::Booking;
 use usage::Usage;
@@ -198,6 +200,11 @@ impl Runner {
     /// The peak of its time to first byte, in seconds, as [`Measured::peak_first_byte`]; one read.
     pub fn peak_first_byte_s(&self, now: Instant) -> Option<f32> {
         self.live.meter().peak_s(self.live.born(), now)
+    }
+
+    /// Its time between two chunks of an answer, in seconds, as [`Measured::chunk_interval`]; one read.
+    pub fn chunk_interval_s(&self) -> Option<f32> {
+        self.live.meter().chunk_s()
     }
 
     pub(crate) fn measure(&self, sample: Sample) {

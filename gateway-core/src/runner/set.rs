@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use tokio::time::Instant;
 
 use super::board::{Block, Board, CLOSED, RELUCTANT, comparable};
+use super::turns::{Tick, Turns};
 use super::{Live, Runner};
 use crate::names::RunnerKey;
 
@@ -16,16 +17,31 @@ use crate::names::RunnerKey;
 pub struct RunnerSet {
     runners: Vec<Arc<Runner>>,
     loads: OnceLock<Loads>,
+    turns: OnceLock<Turns>,
+    /// Those who go round go on where they are when the set changes.
+    round: Tick,
+    weighted_round: Tick,
 }
 
 impl RunnerSet {
     /// A set of these runners.
     pub fn new(runners: Vec<Arc<Runner>>) -> Self {
-        Self { runners, loads: OnceLock::new() }
+        Self {
+            runners,
+            loads: OnceLock::new(),
+            turns: OnceLock::new(),
+            round: Tick::default(),
+            weighted_round: Tick::default(),
+        }
+    }
+
+    /// The set that comes after this one.
+    fn next(&self, runners: Vec<Arc<Runner>>) -> Self {
+        Self { round: self.round.clone(), weighted_round: self.weighted_round.clone(), ..Self::new(runners) }
     }
 
     pub(crate) fn without(&self, key: &RunnerKey) -> Self {
-        Self::new(self.runners.iter().filter(|runner| runner.key() != key).cloned().collect())
+        self.next(self.runners.iter().filter(|runner| runner.key() != key).cloned().collect())
     }
 
     pub(crate) fn with(&self, runner: &Arc<Runner>) -> Self {
@@ -37,7 +53,21 @@ impl RunnerSet {
         runners.extend_from_slice(&self.runners[..at]);
         runners.push(runner);
         runners.extend_from_slice(&self.runners[at..]);
-        Self::new(runners)
+        self.next(runners)
+    }
+
+    /// The number of the next turn when all have the same.
+    #[inline]
+    pub(crate) fn next_turn(&self) -> u64 {
+        self.round.next()
+    }
+
+    /// The place whose turn it is when each has turns in proportion to its weight; `None` if nobody has a
+    /// weight.
+    #[inline]
+    pub(crate) fn next_by_weight(&self) -> Option<usize> {
+        let turns = self.turns.get_or_init(|| Turns::of(&self.runners));
+        turns.whose(self.weighted_round.next())
     }
 
     /// The words of the board that belong to these runners.
@@ -72,7 +102,7 @@ impl Default for RunnerSet {
 impl Clone for RunnerSet {
     fn clone(&self) -> Self {
         // The clone is about to change.
-        Self::new(self.runners.clone())
+        self.next(self.runners.clone())
     }
 }
 

@@ -28,11 +28,13 @@ impl Machine {
     /// Reads the kind out of the runner's own words: anything with `gpu` or `cuda` in it is a GPU
     /// machine, anything with `cpu` a CPU machine; otherwise unknown.
     pub fn kind(&self) -> Option<MachineKind> {
-        let words = self.description.as_deref()?.to_ascii_lowercase();
-        if words.contains("gpu") || words.contains("cuda") {
+        // Asked on the way of a request, so nothing is copied.
+        let words = self.description.as_deref()?.as_bytes();
+        let has = |word: &str| words.windows(word.len()).any(|at| at.eq_ignore_ascii_case(word.as_bytes()));
+        if has("gpu") || has("cuda") {
             return Some(MachineKind::Gpu);
         }
-        words.contains("cpu").then_some(MachineKind::Cpu)
+        has("cpu").then_some(MachineKind::Cpu)
     }
 }
 
