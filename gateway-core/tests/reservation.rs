@@ -1,46 +1,24 @@
 //! A pick is a reservation: slots are never exceeded, and nothing but dropping gives one back.
 
+#[path = "common/strategies.rs"]
+mod list;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use gateway_core::{
-    Balancer, BestFit, Candidates, CapabilityRouter, HealthPolicy, InMemoryRegistry, LeastLoaded, ModelId,
-    Registry, Requirements, Reservation, RoundRobin, Router, RunnerChange, RunnerId, RunnerSpec,
-    RunnerStatus, Tried,
+    Balancer, InMemoryRegistry, LeastLoaded, Registry, Requirements, Reservation, RunnerChange, Tried,
 };
-use gateway_testkit::{MockEngine, Script};
+use list::{all, fleet, join, model, pick_for, spec, status};
 use proptest::prelude::*;
 
-fn model() -> ModelId {
-    ModelId::new("m").unwrap()
-}
-
-fn fleet(slots: &[u32]) -> InMemoryRegistry {
-    let registry = InMemoryRegistry::new();
-    for (number, slots) in slots.iter().enumerate() {
-        let spec = RunnerSpec::new(RunnerId::new(format!("r{number}")).unwrap()).slots(*slots);
-        registry.join(spec, RunnerStatus::serving([model()]), MockEngine::new(|_| Script::text("")).link());
-    }
-    registry
-}
-
 fn pick(registry: &InMemoryRegistry, balancer: &dyn Balancer, tried: &[Tried]) -> Option<Reservation> {
-    let requirements = Requirements::model(model());
-    let fleet = registry.fleet();
-    let pool = CapabilityRouter.pool(&requirements, &fleet);
-    // Not about who deserves requests: a runner that joins again would start slowly.
-    let off = HealthPolicy::off();
-    let candidates = Candidates::new(pool, &CapabilityRouter, &requirements, tried).under(&off);
-    balancer.pick(&requirements, &candidates)
-}
-
-fn balancers() -> [Box<dyn Balancer>; 3] {
-    [Box::new(RoundRobin::default()), Box::new(LeastLoaded::default()), Box::new(BestFit)]
+    pick_for(registry, balancer, &Requirements::model(model()), tried)
 }
 
 #[test]
 fn every_strategy_fills_every_slot_and_no_more() {
-    for balancer in balancers() {
+    for balancer in all() {
         let registry = fleet(&[1, 2, 5]);
         let held: Vec<_> =
             (0..8).map(|_| pick(&registry, &*balancer, &[]).expect("a slot is free")).collect();
@@ -53,7 +31,7 @@ fn every_strategy_fills_every_slot_and_no_more() {
 
 #[test]
 fn no_strategy_picks_who_was_tried_or_drains() {
-    for balancer in balancers() {
+    for balancer in all() {
         let registry = fleet(&[4, 4, 4]);
         let key = |id: &str| registry.fleet().runner(id).unwrap().key().clone();
         registry.update(&key("r1"), RunnerChange::Drain(true));
@@ -72,8 +50,7 @@ fn no_strategy_picks_who_was_tried_or_drains() {
 fn a_new_registration_is_tried_only_if_the_old_one_saw_nothing() {
     let registry = fleet(&[4]);
     let old = registry.fleet().runner("r0").unwrap().key().clone();
-    let spec = RunnerSpec::new(RunnerId::new("r0").unwrap()).slots(4);
-    registry.join(spec, RunnerStatus::serving([model()]), MockEngine::new(|_| Script::text("")).link());
+    join(&registry, spec("r0").slots(4), status());
     let tried = |sent| [Tried { runner: old.clone(), sent }];
     assert!(pick(&registry, &LeastLoaded::default(), &tried(true)).is_none());
     assert!(pick(&registry, &LeastLoaded::default(), &tried(false)).is_some());
@@ -81,7 +58,7 @@ fn a_new_registration_is_tried_only_if_the_old_one_saw_nothing() {
 
 #[test]
 fn many_threads_never_exceed_the_slots() {
-    for balancer in balancers() {
+    for balancer in all() {
         let registry = Arc::new(fleet(&[1, 2, 1]));
         let most = AtomicU32::new(0);
         let refused = AtomicU32::new(0);
@@ -110,6 +87,57 @@ fn many_threads_never_exceed_the_slots() {
         });
         assert_eq!(most.into_inner(), 0, "{} exceeded the slots", balancer.name());
         assert!(refused.into_inner() > 0, "the slots were never short");
+        assert!(registry.fleet().runners().iter().all(|runner| runner.load().in_flight == 0));
+    }
+}
+
+/// Registrations come and go while four threads pick and give back.
+#[test]
+fn many_threads_never_exceed_the_slots_while_the_fleet_changes() {
+    for balancer in all() {
+        let registry = Arc::new(fleet(&[1, 2, 1]));
+        let over = AtomicBool::new(false);
+        let most = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let mut held: Vec<Reservation> = Vec::new();
+                        for turn in 0..2000 {
+                            held.extend(pick(&registry, &*balancer, &[]));
+                            for held in &held {
+                                let load = held.runner().load();
+                                let slots = load.slots.unwrap().get();
+                                most.fetch_max(load.in_flight.saturating_sub(slots), Ordering::Relaxed);
+                            }
+                            if turn % 3 == 0 || held.len() > 5 {
+                                held.pop();
+                            }
+                        }
+                    })
+                })
+                .collect();
+            scope.spawn(|| {
+                let mut number = 0;
+                while !over.load(Ordering::Relaxed) {
+                    number += 1;
+                    let id = format!("r{}", number % 5);
+                    let snapshot = registry.fleet();
+                    match snapshot.runner(&id) {
+                        Some(runner) if number % 2 == 0 => {
+                            registry.leave(runner.key(), gateway_core::LeaveReason::Disconnected);
+                        }
+                        _ => join(&registry, spec(&id).slots(1 + number % 3), status()),
+                    }
+                    std::thread::yield_now();
+                }
+            });
+            for thread in threads {
+                thread.join().unwrap();
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(most.into_inner(), 0, "{} exceeded the slots", balancer.name());
         assert!(registry.fleet().runners().iter().all(|runner| runner.load().in_flight == 0));
     }
 }

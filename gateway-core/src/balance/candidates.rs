@@ -192,7 +192,7 @@ impl<'a> Candidates<'a> {
     fn fits(&self, runner: &Runner) -> bool {
         runner.is_available()
             && !self.was_tried(runner.key())
-            && (self.pool.is_exact() || self.router.verdict(self.requirements, runner).is_ok())
+            && (self.pool.is_exact() || self.router.accepts(self.requirements, runner))
     }
 
     #[inline]

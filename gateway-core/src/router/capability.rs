@@ -35,45 +35,76 @@ impl Router for CapabilityRouter {
     }
 
     fn verdict(&self, requirements: &Requirements, runner: &Runner) -> Result<(), Refusal> {
-        let status = runner.status();
-        let mut model = None;
-        if let Some(name) = &requirements.model {
-            let found = runner.model(name.as_str()).ok_or(Refusal::UnknownModel)?;
-            if !matches!(found.state, ModelState::Loaded | ModelState::OnDemand) {
-                return Err(Refusal::ModelNotReady(found.state.clone()));
-            }
-            model = Some(found);
-        }
-        if !status.health.is_operational() {
-            return Err(Refusal::Health(status.health));
-        }
-        check_machine(requirements, runner)?;
-        if let Some(model) = model {
-            check_model(requirements, model)?;
-        }
-        Ok(())
+        check(requirements, runner).map_err(Why::into_refusal)
+    }
+
+    fn accepts(&self, requirements: &Requirements, runner: &Runner) -> bool {
+        check(requirements, runner).is_ok()
     }
 }
 
-fn check_machine(requirements: &Requirements, runner: &Runner) -> Result<(), Refusal> {
+/// A refusal that is put into words only when somebody wants to read it: a choice asks many runners.
+enum Why<'a> {
+    Plain(Refusal),
+    NotReady(&'a ModelState),
+    Label(&'a str, &'a str),
+}
+
+impl Why<'_> {
+    fn into_refusal(self) -> Refusal {
+        match self {
+            Self::Plain(refusal) => refusal,
+            Self::NotReady(state) => Refusal::ModelNotReady(state.clone()),
+            Self::Label(key, value) => Refusal::Label(format!("{key}={value}")),
+        }
+    }
+}
+
+impl From<Refusal> for Why<'_> {
+    fn from(refusal: Refusal) -> Self {
+        Self::Plain(refusal)
+    }
+}
+
+fn check<'a>(requirements: &'a Requirements, runner: &'a Runner) -> Result<(), Why<'a>> {
+    let status = runner.status();
+    let mut model = None;
+    if let Some(name) = &requirements.model {
+        let found = runner.model(name.as_str()).ok_or(Refusal::UnknownModel)?;
+        if !matches!(found.state, ModelState::Loaded | ModelState::OnDemand) {
+            return Err(Why::NotReady(&found.state));
+        }
+        model = Some(found);
+    }
+    if !status.health.is_operational() {
+        return Err(Refusal::Health(status.health).into());
+    }
+    check_machine(requirements, runner)?;
+    if let Some(model) = model {
+        check_model(requirements, model)?;
+    }
+    Ok(())
+}
+
+fn check_machine<'a>(requirements: &'a Requirements, runner: &Runner) -> Result<(), Why<'a>> {
     if requirements.machine.is_some() && runner.spec().machine.kind() != requirements.machine {
-        return Err(Refusal::Machine);
+        return Err(Refusal::Machine.into());
     }
     for (key, value) in &requirements.labels {
         if runner.spec().labels.get(key) != Some(value) {
-            return Err(Refusal::Label(format!("{key}={value}")));
+            return Err(Why::Label(key, value));
         }
     }
     if let Some(need) = &requirements.resources {
         let free = runner.available_resources();
         if !free.is_some_and(|free| free.covers(need)) {
-            return Err(Refusal::Resources);
+            return Err(Refusal::Resources.into());
         }
     }
     if let Some(need) = requirements.capability {
         let reported = &runner.status().capabilities;
         if !reported.is_empty() && !reported.iter().any(|report| report.capability == need) {
-            return Err(Refusal::Capability);
+            return Err(Refusal::Capability.into());
         }
     }
     Ok(())

@@ -29,6 +29,12 @@ pub trait Router: Send + Sync + 'static {
     /// Whether one runner could serve the request, and if not, why. Must agree with
     /// [`pool`](Router::pool) and [`fallback`](Router::fallback): a runner that it accepts is in one of them.
     fn verdict(&self, requirements: &Requirements, runner: &Runner) -> Result<(), Refusal>;
+
+    /// Whether [`verdict`](Router::verdict) is that it could. Asked of many runners for one choice: worth
+    /// writing if a verdict allocates in saying why not.
+    fn accepts(&self, requirements: &Requirements, runner: &Runner) -> bool {
+        self.verdict(requirements, runner).is_ok()
+    }
 }
 
 /// The runners that a [`Router`] thinks worth looking at.
