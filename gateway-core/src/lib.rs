@@ -59,9 +59,11 @@ mod source;
 mod window;
 mod workload;
 
+pub use balance::pipeline::{self, Pipeline};
 pub use balance::{
-    Balancer, BestFit, Candidates, LeastLoaded, LeastTokens, PeakEwma, PowerOfTwo, Random, RoundRobin, Score,
-    Tried, WeightedRoundRobin,
+    Balancer, BestFit, Candidates, CostAware, Forecast, LeastLoaded, LeastTokens, PeakEwma, PerModel,
+    PowerOfTwo, Predictive, Random, ResourceAware, RoundRobin, Score, Strategy, Tried, UnknownStrategy,
+    WeightedRoundRobin,
 };
 pub use bell::{Bell, Listener, Waiting};
 pub use body::{LinkBody, RequestBody};
@@ -91,8 +93,8 @@ pub use router::{CapabilityRouter, Pool, Refusal, Requirements, Router};
 pub use routes::{ModelRoutes, ModelRoutesBuilder, RouteError};
 pub use runner::{
     Capability, CapabilityReport, Health, Labels, Load, Machine, MachineKind, Measured, Modalities, Modality,
-    Model, ModelState, ReportedLoad, Reservation, ResourceReport, Resources, Runner, RunnerSet, RunnerSpec,
-    RunnerStatus,
+    Model, ModelState, Price, ReportedLoad, Reservation, ResourceReport, Resources, Runner, RunnerSet,
+    RunnerSpec, RunnerStatus,
 };
 pub use source::{Door, RunnerSource};
 pub use tokio_util::sync::CancellationToken;

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::health::{BreakerState, HealthPolicy, Reluctance};
 use crate::names::RunnerKey;
 use crate::router::{Pool, Refusal, Requirements, Router};
-use crate::runner::{Live, Reservation, Runner, RunnerSet};
+use crate::runner::{Live, Reservation, Runner, RunnerSet, Typical};
 
 /// A runner on which the request was tried in vain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,6 +155,16 @@ impl<'a> Candidates<'a> {
                 _ => None,
             });
         open.min()
+    }
+
+    /// How fast they are on the whole.
+    pub(crate) fn typical(&self, now: Instant) -> Typical {
+        /// Of runners for whom nothing is prepared, so many are looked at: enough for a mean.
+        const SAMPLE: usize = 64;
+        match self.pool.set() {
+            Some(set) => set.typical(now),
+            None => Typical::of(self.pool.runners().iter().take(SAMPLE), now),
+        }
     }
 
     /// Why the runner cannot be reserved now, or `None` if it can.

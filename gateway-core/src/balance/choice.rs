@@ -10,7 +10,7 @@ use crate::runner::{ASSUMED_SLOTS, Load, Reservation, Runner};
 
 /// How often the best is looked for anew after somebody else took it. Then whoever has room will do: many
 /// choose at once, and none of their looks is still true.
-const LOOKS: u32 = 3;
+pub(super) const LOOKS: u32 = 3;
 
 /// The place with the least key of all that were offered, drawn evenly from those that have it.
 #[derive(Debug)]
@@ -70,15 +70,24 @@ pub(super) fn reserve_least<K: PartialOrd>(
             return Some(reservation);
         }
     }
-    // A runner may also refuse for a reason that no look shows, so each is asked.
-    let places = candidates.len();
-    let start = fastrand::usize(..places);
-    (start..places).chain(0..start).find_map(|at| candidates.try_reserve(at))
+    reserve_whoever(candidates, |_| true)
 }
 
 /// Reserves a candidate that has room, drawn evenly from all that do. Looks at every candidate.
 pub(super) fn reserve_any(requirements: &Requirements, candidates: &Candidates<'_>) -> Option<Reservation> {
     reserve_least(requirements, candidates, Instant::now(), |_, _| ())
+}
+
+/// Reserves whoever can be reserved and is `fine`, from a random place on. Each is asked: a runner may refuse
+/// for a reason that no look shows.
+pub(super) fn reserve_whoever(
+    candidates: &Candidates<'_>,
+    fine: impl Fn(&Arc<Runner>) -> bool,
+) -> Option<Reservation> {
+    let places = candidates.len();
+    let start = if places > 0 { fastrand::usize(..places) } else { 0 };
+    let mut round = (start..places).chain(0..start);
+    round.find_map(|at| candidates.get(at).filter(|runner| fine(runner)).and(candidates.try_reserve(at)))
 }
 
 /// Slots of a runner as a weight, assumed if it does not say.

@@ -3,25 +3,38 @@
 mod best_fit;
 mod candidates;
 mod choice;
+mod cost_aware;
 mod least_loaded;
 mod least_tokens;
 mod peak_ewma;
+mod per_model;
+pub mod pipeline;
 mod power_of_two;
+mod predict;
+mod predictive;
 mod random;
+mod resource_aware;
 mod round_robin;
 mod score;
+mod strategy;
 mod two_choices;
 mod weighted_round_robin;
 
 pub use best_fit::BestFit;
 pub use candidates::{Candidates, Tried};
+pub use cost_aware::CostAware;
 pub use least_loaded::LeastLoaded;
 pub use least_tokens::LeastTokens;
 pub use peak_ewma::PeakEwma;
+pub use per_model::PerModel;
 pub use power_of_two::PowerOfTwo;
+pub use predict::Forecast;
+pub use predictive::Predictive;
 pub use random::Random;
+pub use resource_aware::ResourceAware;
 pub use round_robin::RoundRobin;
 pub use score::Score;
+pub use strategy::{Strategy, UnknownStrategy};
 pub use weighted_round_robin::WeightedRoundRobin;
 
 use crate::dispatch::Attempt;

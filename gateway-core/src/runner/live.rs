@@ -29,6 +29,9 @@ pub struct Load {
     pub foreign: Option<u32>,
     /// How old that report is.
     pub report_age: Option<Duration>,
+    /// Requests that wait inside the engine, as of its last report, and those that were sent there since it
+    /// arrived: they may have to wait too. `None` if it never reported.
+    pub queued: Option<u32>,
     /// Tokens, of prompts and of likely answers, that our own requests keep it busy with, as far as they
     /// said.
     pub tokens: u64,
@@ -39,12 +42,35 @@ pub struct Load {
 impl Load {
     /// A report older than this no longer counts: three missed heartbeats of 30 s.
     pub const STALE: Duration = Duration::from_secs(90);
+    /// At how many requests a runner that does not say how many it takes writes half as fast for each of them.
+    /// Patel et al. (Splitwise, ISCA 2024) found the time between tokens of a 70B model to double at a batch
+    /// of 64.
+    pub const DOUBLES_AT: u32 = 64;
 
     /// The best estimate of requests on the runner now: ours as counted, others' as last reported while
     /// the report is not [stale](Load::STALE).
     pub fn estimate(&self) -> u32 {
-        let fresh = self.report_age.is_some_and(|age| age < Self::STALE);
-        self.in_flight.saturating_add(self.foreign.filter(|_| fresh).unwrap_or(0))
+        self.in_flight.saturating_add(self.foreign.filter(|_| self.is_fresh()).unwrap_or(0))
+    }
+
+    /// Whether there is a report, and it is not [stale](Load::STALE).
+    pub fn is_fresh(&self) -> bool {
+        self.report_age.is_some_and(|age| age < Self::STALE)
+    }
+
+    /// How many times as long it takes to write an answer as it would alone, `ours` of the requests on the
+    /// runner not counted: those that ask.
+    ///
+    /// A runner whose slots are all taken is taken to need twice as long: slots are set to what a machine can
+    /// bear. One that does not say how many it has needs twice as long for
+    /// [`DOUBLES_AT`](Load::DOUBLES_AT) requests.
+    pub(crate) fn slowdown(&self, ours: u32) -> f32 {
+        let others = self.estimate().saturating_sub(ours) as f32;
+        match self.slots {
+            // What is beyond the slots waits, and slows down nobody.
+            Some(slots) => 1.0 + (others / slots.get() as f32).min(1.0),
+            None => 1.0 + others / Self::DOUBLES_AT as f32,
+        }
     }
 
     /// Whether every known slot is taken by our own requests.
@@ -73,6 +99,8 @@ pub(crate) struct Live {
     /// Time of the last status, with or without its load, in ms since `born`.
     heard_at: AtomicU64,
     foreign: AtomicU32,
+    /// What the last report said of the engine's queue.
+    queued: AtomicU32,
     /// Our own requests as they were when it last reported.
     ours_at_report: AtomicU32,
     /// How much of `foreign` is on the board: nothing once the report is stale.
@@ -102,6 +130,7 @@ impl Live {
             reported_at: AtomicU64::new(0),
             heard_at: AtomicU64::new(0),
             foreign: AtomicU32::new(0),
+            queued: AtomicU32::new(0),
             ours_at_report: AtomicU32::new(0),
             foreign_on_board: AtomicU32::new(0),
             born,
@@ -166,6 +195,7 @@ impl Live {
         // The runner's figure has our own requests in it; only the rest is news.
         let foreign = all.saturating_sub(ours);
         self.foreign.store(foreign, Ordering::Relaxed);
+        self.queued.store(load.queued, Ordering::Relaxed);
         self.show_foreign(foreign);
         self.reported_at.store(at + 1, Ordering::Release);
     }
@@ -194,11 +224,15 @@ impl Live {
                 (Some(self.foreign.load(Ordering::Relaxed)), Some(age))
             }
         };
+        let in_flight = self.slots.taken();
+        let since = in_flight.saturating_sub(self.ours_at_report.load(Ordering::Relaxed));
+        let queued = report_age.map(|_| self.queued.load(Ordering::Relaxed).saturating_add(since));
         Load {
-            in_flight: self.slots.taken(),
+            in_flight,
             slots: self.known_slots,
             foreign,
             report_age,
+            queued,
             tokens: self.tokens.load(Ordering::Relaxed),
             prefill_tokens: self.prefill_tokens.load(Ordering::Relaxed),
         }
@@ -295,6 +329,10 @@ mod tests {
         assert!(take(&live));
         live.report(Some(ReportedLoad { active: 3, queued: 1 }), &ResourceReport::default());
         assert_eq!(live.load(Instant::now()).estimate(), 4);
+        assert_eq!(live.load(Instant::now()).queued, Some(1));
+        assert!(take(&live));
+        assert_eq!(live.load(Instant::now()).queued, Some(2), "sent since, so it may wait as well");
+        live.give_back(&Booking::default());
         tokio::time::advance(Load::STALE).await;
         assert_eq!(live.load(Instant::now()).report_age, Some(Load::STALE));
         assert_eq!(live.load(Instant::now()).estimate(), 1);

@@ -39,11 +39,23 @@ pub(crate) struct Sample {
     pub(crate) chunks: u32,
 }
 
+/// How fast a runner is at prompts and at answers, as far as it was measured.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Speed {
+    pub(crate) prefill_tokens_per_s: Option<f32>,
+    /// Time between two chunks of an answer while nothing else is on the runner.
+    pub(crate) chunk_alone_s: Option<f32>,
+    /// Time since the last measurement.
+    pub(crate) age_s: f32,
+}
+
 #[derive(Debug)]
 pub(crate) struct Meter {
     first_byte_s: Mean,
     prefill: Mean,
     chunk_s: Mean,
+    /// The same as if nothing else had been on the runner.
+    chunk_alone_s: Mean,
     /// The peak in seconds as `f32` bits, and above them the time in ms since `born` at which it was set.
     peak: AtomicU64,
     answers: AtomicU32,
@@ -55,12 +67,15 @@ impl Meter {
             first_byte_s: Mean::new(),
             prefill: Mean::new(),
             chunk_s: Mean::new(),
+            chunk_alone_s: Mean::new(),
             peak: AtomicU64::new(0),
             answers: AtomicU32::new(0),
         }
     }
 
-    pub(crate) fn add(&self, sample: Sample, born: Instant, now: Instant) {
+    /// Adds a sample that was taken while the runner wrote `slowdown` times as slowly as for one request
+    /// alone.
+    pub(crate) fn add(&self, sample: Sample, slowdown: f32, born: Instant, now: Instant) {
         let first_byte = sample.first_byte.as_secs_f32();
         self.first_byte_s.add(first_byte);
         if sample.prefill_tokens > 0 && first_byte > 0.0 {
@@ -68,7 +83,9 @@ impl Meter {
         }
         // The first chunk is the first byte, so there is one interval less than chunks.
         if sample.chunks > 1 {
-            self.chunk_s.add(sample.streaming.as_secs_f32() / (sample.chunks - 1) as f32);
+            let interval = sample.streaming.as_secs_f32() / (sample.chunks - 1) as f32;
+            self.chunk_s.add(interval);
+            self.chunk_alone_s.add(interval / slowdown);
         }
         let at = millis(born, now);
         let _ = self.peak.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |peak| {
@@ -97,6 +114,16 @@ impl Meter {
     #[inline]
     pub(crate) fn chunk_s(&self) -> Option<f32> {
         self.chunk_s.get()
+    }
+
+    /// What a forecast is made from.
+    #[inline]
+    pub(crate) fn speed(&self, born: Instant, now: Instant) -> Speed {
+        Speed {
+            prefill_tokens_per_s: self.prefill.get(),
+            chunk_alone_s: self.chunk_alone_s.get(),
+            age_s: elapsed_s(self.peak.load(Ordering::Relaxed), millis(born, now)),
+        }
     }
 
     pub(crate) fn read(&self, born: Instant, now: Instant) -> Measured {
@@ -171,9 +198,9 @@ mod tests {
     async fn peaks_jump_up_and_fall_slowly() {
         let (born, meter) = (Instant::now(), Meter::new());
         assert_eq!(meter.read(born, born), Measured::default());
-        meter.add(sample(0.5), born, born);
-        meter.add(sample(2.0), born, born);
-        meter.add(sample(0.5), born, born);
+        meter.add(sample(0.5), 1.0, born, born);
+        meter.add(sample(2.0), 1.0, born, born);
+        meter.add(sample(0.5), 1.0, born, born);
         let now = meter.read(born, born);
         assert_eq!(now.peak_first_byte, Some(Duration::from_secs(2)));
         assert_eq!(now.chunk_interval, Some(Duration::from_secs_f32(0.1)));
@@ -181,5 +208,15 @@ mod tests {
         let later = meter.read(born, born + Measured::DECAY).peak_first_byte.unwrap();
         assert!((later.as_secs_f32() - 2.0 / std::f32::consts::E).abs() < 1e-3, "{later:?}");
         assert_eq!(now.answers, 3);
+        let speed = meter.speed(born, born + Duration::from_secs(9));
+        assert_eq!((speed.chunk_alone_s, speed.age_s), (Some(0.1), 9.0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_company_cost_is_taken_out() {
+        let (born, meter) = (Instant::now(), Meter::new());
+        meter.add(sample(0.5), 2.0, born, born);
+        assert_eq!(meter.speed(born, born).chunk_alone_s, Some(0.05));
+        assert_eq!(meter.read(born, born).chunk_interval, Some(Duration::from_secs_f32(0.1)));
     }
 }

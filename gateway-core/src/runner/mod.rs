@@ -4,6 +4,7 @@ mod board;
 mod ledger;
 mod live;
 mod measured;
+mod price;
 mod reservation;
 mod resources;
 mod set;
@@ -11,6 +12,7 @@ mod slots;
 mod spec;
 mod status;
 mod turns;
+mod typical;
 mod usage;
 
 /// What the counters are made of. A test puts loom's types here.
@@ -27,7 +29,8 @@ pub(crate) use board::{ASSUMED_SLOTS, Board, Sign};
 pub use live::Load;
 pub(crate) use live::{Live, wait_for};
 pub use measured::Measured;
-pub(crate) use measured::Sample;
+pub(crate) use measured::{Sample, Speed};
+pub use price::Price;
 pub use reservation::Reservation;
 pub use resources::{ResourceReport, Resources};
 pub use set::RunnerSet;
@@ -37,6 +40,7 @@ pub use status::{
     Capability, CapabilityReport, Health, Modalities, Modality, Model, ModelState, ReportedLoad, RunnerStatus,
 };
 pub(crate) use turns::{Tick, weight};
+pub(crate) use typical::Typical;
 
 use reservation::Booking;
 use usage::Usage;
@@ -61,6 +65,9 @@ pub(crate) struct Place {
 pub struct Runner {
     key: RunnerKey,
     id_header: http::HeaderValue,
+    /// Of the id, for consistent hashing.
+    id_hash: u64,
+    price: Option<Price>,
     spec: Arc<RunnerSpec>,
     status: RunnerStatus,
     link: Arc<dyn RunnerLink>,
@@ -82,7 +89,9 @@ impl Runner {
         let usage = status.models.iter().map(|_| Arc::new(Usage::new())).collect();
         let id_header = http::HeaderValue::from_bytes(key.id.as_str().as_bytes())
             .unwrap_or(http::HeaderValue::from_static("unprintable"));
-        Self { key, id_header, spec: Arc::new(spec), status, link, live, usage }
+        let id_hash = stable_hash(key.id.as_str().as_bytes());
+        let price = spec.price.filter(Price::is_sound).or_else(|| Price::from_labels(&spec.labels));
+        Self { key, id_header, id_hash, price, spec: Arc::new(spec), status, link, live, usage }
     }
 
     /// The same registration with another status: shares link and counters.
@@ -95,6 +104,8 @@ impl Runner {
             usage: status.models.iter().map(usage).collect(),
             key: self.key.clone(),
             id_header: self.id_header.clone(),
+            id_hash: self.id_hash,
+            price: self.price,
             spec: self.spec.clone(),
             status,
             link: self.link.clone(),
@@ -115,6 +126,16 @@ impl Runner {
     /// The id as a header value, made once so that answers copy nothing.
     pub fn id_header(&self) -> &http::HeaderValue {
         &self.id_header
+    }
+
+    /// A hash of the id, the same in every process: gateways that do not know each other agree on it.
+    pub(crate) fn id_hash(&self) -> u64 {
+        self.id_hash
+    }
+
+    /// What it costs, if it or one of its labels says so. Read once, when it joins.
+    pub fn price(&self) -> Option<Price> {
+        self.price
     }
 
     /// What does not change while the runner stays registered.
@@ -208,7 +229,14 @@ impl Runner {
     }
 
     pub(crate) fn measure(&self, sample: Sample) {
-        self.live.meter().add(sample, self.live.born(), Instant::now());
+        let now = Instant::now();
+        // Those beside it when it ends stand for those that were beside it while it ran.
+        let slowdown = self.load_at(now).slowdown(1);
+        self.live.meter().add(sample, slowdown, self.live.born(), now);
+    }
+
+    pub(crate) fn speed(&self, now: Instant) -> Speed {
+        self.live.meter().speed(self.live.born(), now)
     }
 
     /// What is free of its machine: as it last reported, less what was promised to requests of ours since.
@@ -285,6 +313,13 @@ impl Runner {
     pub(crate) fn shared_live(&self) -> Arc<Live> {
         self.live.clone()
     }
+}
+
+/// FNV-1a, 64 bits, with the offset and prime of its authors (Fowler, Noll, Vo). Whoever uses it mixes it.
+fn stable_hash(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }
 
 impl fmt::Debug for Runner {

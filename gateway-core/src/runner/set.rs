@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::board::{Block, Board, CLOSED, RELUCTANT, comparable};
 use super::turns::{Tick, Turns};
+use super::typical::{self, Typical};
 use super::{Live, Runner};
 use crate::names::RunnerKey;
 
@@ -21,6 +22,7 @@ pub struct RunnerSet {
     /// Those who go round go on where they are when the set changes.
     round: Tick,
     weighted_round: Tick,
+    typical: typical::Cached,
 }
 
 impl RunnerSet {
@@ -32,6 +34,7 @@ impl RunnerSet {
             turns: OnceLock::new(),
             round: Tick::default(),
             weighted_round: Tick::default(),
+            typical: typical::Cached::new(),
         }
     }
 
@@ -68,6 +71,11 @@ impl RunnerSet {
     pub(crate) fn next_by_weight(&self) -> Option<usize> {
         let turns = self.turns.get_or_init(|| Turns::of(&self.runners));
         turns.whose(self.weighted_round.next())
+    }
+
+    /// How fast these runners are on the whole, as of a second ago at most.
+    pub(crate) fn typical(&self, now: Instant) -> Typical {
+        self.typical.get(now, &self.runners)
     }
 
     /// The words of the board that belong to these runners.

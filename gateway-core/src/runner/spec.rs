@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
+use super::Price;
 use crate::names::RunnerId;
 
 /// Free-form facts about a runner that a request can ask for, such as `zone=eu` or `rack=7`.
@@ -58,13 +59,15 @@ pub struct RunnerSpec {
     pub labels: Labels,
     /// The most requests it takes at once; `None` if it did not say, and then nothing is refused for it.
     pub slots: Option<NonZeroU32>,
+    /// What it costs; `None` if it did not say, and then a label may ([`Price::from_labels`]).
+    pub price: Option<Price>,
 }
 
 impl RunnerSpec {
     /// A runner of which only the id is known.
     pub fn new(id: RunnerId) -> Self {
         let name = id.as_str().to_owned();
-        Self { id, name, machine: Machine::default(), labels: Labels::new(), slots: None }
+        Self { id, name, machine: Machine::default(), labels: Labels::new(), slots: None, price: None }
     }
 
     /// Sets the name for people.
@@ -76,6 +79,12 @@ impl RunnerSpec {
     /// Sets the most requests at once; 0 means unknown.
     pub fn slots(mut self, slots: u32) -> Self {
         self.slots = NonZeroU32::new(slots);
+        self
+    }
+
+    /// Sets what it costs. What is negative or no number counts as unknown.
+    pub fn price(mut self, price: Price) -> Self {
+        self.price = Some(price);
         self
     }
 

@@ -4,29 +4,21 @@
 #![allow(dead_code, unreachable_pub)]
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use gateway_core::{
-    Balancer, BestFit, Candidates, CapabilityRouter, HealthPolicy, InMemoryRegistry, LeastLoaded,
-    LeastTokens, ModelId, PeakEwma, PowerOfTwo, Random, Registry, Requirements, Reservation, RoundRobin,
-    Router, RunnerId, RunnerSpec, RunnerStatus, Tried, WeightedRoundRobin,
+    Balancer, Candidates, CapabilityRouter, HealthPolicy, InMemoryRegistry, ModelId, Pipeline, Registry,
+    Requirements, Reservation, Router, RunnerId, RunnerSpec, RunnerStatus, Strategy, Tried, pipeline,
 };
 use gateway_testkit::{MockEngine, Script};
 
 /// Nobody is spared: a runner that joins anew would be for a while.
 static HEALTH: HealthPolicy = HealthPolicy::off();
 
-/// One of each strategy.
-pub fn all() -> Vec<Box<dyn Balancer>> {
-    vec![
-        Box::new(RoundRobin::default()),
-        Box::new(WeightedRoundRobin),
-        Box::new(Random),
-        Box::new(LeastLoaded::default()),
-        Box::new(LeastTokens::default()),
-        Box::new(PowerOfTwo),
-        Box::new(PeakEwma),
-        Box::new(BestFit),
-    ]
+/// One of each strategy, and a mixture.
+pub fn all() -> Vec<Arc<dyn Balancer>> {
+    let mixed = Pipeline::builder("mixed").scorer(pipeline::LoadScorer, 1.0).build().unwrap();
+    Strategy::ALL.iter().map(|strategy| strategy.build()).chain([Arc::new(mixed) as _]).collect()
 }
 
 pub fn model() -> ModelId {
