@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::choice::share;
 use crate::health::{BreakerState, HealthPolicy, Reluctance};
 use crate::names::RunnerKey;
 use crate::router::{Pool, Refusal, Requirements, Router};
-use crate::runner::{Live, Reservation, Runner, RunnerSet, Typical};
+use crate::runner::{Glance, Least, Live, Loads, Reservation, Runner, RunnerSet, Typical};
 
 /// A runner on which the request was tried in vain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,13 +127,43 @@ impl<'a> Candidates<'a> {
         self.get(at)?.try_reserve_for(self.requirements)
     }
 
-    /// The place of a runner with the smallest share of its slots in use, drawn evenly from all that have
-    /// it, if that can be told without looking at each runner.
-    pub(crate) fn least(&self, now: Instant) -> Option<usize> {
-        if !self.pool.is_exact() {
-            return None;
+    /// A runner with the smallest share of its slots in use, if that can be told without looking at each.
+    pub(crate) fn least(&self, now: Instant) -> Least {
+        match self.indexed() {
+            Some(loads) => loads.least(now, |live| self.is_willing(live)),
+            None => Least::Unclear,
         }
-        self.pool.set()?.loads().least(now, |live| self.is_willing(live))
+    }
+
+    /// The share of its slots that the runner at a place has in use, if it is eligible and not full. Looks at
+    /// the runner itself only if the board does not tell all.
+    #[inline]
+    pub(crate) fn share(&self, at: usize, now: Instant) -> Option<f64> {
+        let Some(loads) = self.indexed() else {
+            let load = self.get(at)?.load_at(now);
+            return (!load.is_full()).then(|| share(&load));
+        };
+        loads.sweep(now);
+        match loads.glance(at) {
+            Glance::Room(share) => Some(share),
+            Glance::Reluctant(share) => self.get(at).map(|_| share),
+            Glance::Shut => None,
+        }
+    }
+
+    /// As [`Candidates::iter`], but those of whom the board tells that they are full need not be among them.
+    pub(crate) fn open(&self) -> impl Iterator<Item = (usize, &'a Arc<Runner>)> + '_ {
+        let loads = self.pool.set().map(RunnerSet::loads);
+        let is_shut = move |at| loads.is_some_and(|loads| loads.glance(at) == Glance::Shut);
+        let runners = self.pool.runners().iter().enumerate();
+        runners.filter(move |(at, runner)| !is_shut(*at) && self.is_eligible(runner))
+    }
+
+    /// The board, if it tells who is eligible: then nothing but load and health matters.
+    #[inline]
+    fn indexed(&self) -> Option<&'a Loads> {
+        let nothing_else = self.pool.is_exact() && self.tried.is_empty();
+        self.pool.set().filter(|_| nothing_else).map(RunnerSet::loads)
     }
 
     /// Whether somebody could serve the request if only it were less busy: then waiting makes sense. One

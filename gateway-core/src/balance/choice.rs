@@ -60,7 +60,7 @@ pub(super) fn reserve_least<K: PartialOrd>(
 ) -> Option<Reservation> {
     for _ in 0..LOOKS {
         let mut least = Choice::new();
-        for (at, runner) in candidates.iter() {
+        for (at, runner) in candidates.open() {
             let load = runner.load_at(now);
             if has_room(requirements, runner, &load) {
                 least.offer(at, key(runner, &load));

@@ -1,9 +1,9 @@
 use tokio::time::Instant;
 
-use super::choice::reserve_least;
+use super::choice::{LOOKS, reserve_least};
 use super::{Balancer, Candidates, Score};
 use crate::router::Requirements;
-use crate::runner::{Load, Reservation, Runner};
+use crate::runner::{Least, Load, Reservation, Runner};
 
 /// The runner with the smallest share of its slots in use; ties are broken at random.
 ///
@@ -51,11 +51,20 @@ impl Balancer for LeastLoaded {
 
     fn pick(&self, requirements: &Requirements, candidates: &Candidates<'_>) -> Option<Reservation> {
         let now = Instant::now();
-        if self.assumed_slots == Self::ASSUMED_SLOTS
-            && let Some(at) = candidates.least(now)
-            && let Some(reservation) = candidates.try_reserve(at)
-        {
-            return Some(reservation);
+        if self.assumed_slots == Self::ASSUMED_SLOTS {
+            // Lost to somebody else, it is looked for anew a few times.
+            for _ in 0..LOOKS {
+                match candidates.least(now) {
+                    Least::At(at) => {
+                        let reserved = candidates.try_reserve(at);
+                        if reserved.is_some() {
+                            return reserved;
+                        }
+                    }
+                    Least::Nobody => return None,
+                    Least::Unclear => break,
+                }
+            }
         }
         reserve_least(requirements, candidates, now, |_, load| self.share(load))
     }

@@ -1,6 +1,6 @@
 use tokio::time::Instant;
 
-use super::choice::share;
+use super::choice::{reserve_least, share};
 use super::two_choices::reserve_better;
 use super::{Balancer, Candidates, Score};
 use crate::router::Requirements;
@@ -55,9 +55,14 @@ impl Balancer for PeakEwma {
 
     fn pick(&self, requirements: &Requirements, candidates: &Candidates<'_>) -> Option<Reservation> {
         let now = Instant::now();
-        reserve_better(requirements, candidates, now, |runner, load| {
-            Cost::of(runner.peak_first_byte_s(now), load)
-        })
+        let cost = |runner: &Runner, load: &Load| Cost::of(runner.peak_first_byte_s(now), load);
+        let look = |at| {
+            let runner = candidates.get(at)?;
+            let load = runner.load_at(now);
+            (!load.is_full()).then(|| cost(runner, &load))
+        };
+        reserve_better(candidates, look)
+            .or_else(|| reserve_least(requirements, candidates, now, |runner, load| cost(runner, load)))
     }
 
     fn scores(&self, _: &Requirements, runner: &Runner, scores: &mut Vec<Score>) {

@@ -1,6 +1,6 @@
 use tokio::time::Instant;
 
-use super::choice::share;
+use super::choice::{reserve_least, share};
 use super::two_choices::reserve_better;
 use super::{Balancer, Candidates, Score};
 use crate::router::Requirements;
@@ -26,7 +26,9 @@ impl Balancer for PowerOfTwo {
     }
 
     fn pick(&self, requirements: &Requirements, candidates: &Candidates<'_>) -> Option<Reservation> {
-        reserve_better(requirements, candidates, Instant::now(), |_, load| share(load))
+        let now = Instant::now();
+        reserve_better(candidates, |at| candidates.share(at, now))
+            .or_else(|| reserve_least(requirements, candidates, now, |_, load| share(load)))
     }
 
     fn scores(&self, _: &Requirements, runner: &Runner, scores: &mut Vec<Score>) {

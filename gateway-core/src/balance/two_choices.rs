@@ -1,41 +1,28 @@
 //! Two candidates drawn at random, and the better of them.
 
-use std::sync::Arc;
-
-use tokio::time::Instant;
-
 use super::Candidates;
-use super::choice::reserve_least;
-use crate::router::Requirements;
-use crate::runner::{Load, Reservation, Runner};
+use crate::runner::Reservation;
 
 /// How often two are drawn before every candidate is looked at. With nine in ten runners full, that is needed
 /// for one pick in five (0.9^16); with half of them full, for one in 65,000.
 const DRAWS: u32 = 8;
 
-/// Reserves the one with the smaller key of two drawn at random, either if the keys are equal. Full ones are
-/// passed over. If nobody can be reserved that way, the smallest key of all.
+/// Reserves the one with the smaller key of two drawn at random, either if the keys are equal. Those without a
+/// key are passed over. `None` if a few draws do not do: then all must be looked at.
 ///
 /// Two different ones are drawn, each pair with the same chance, so nobody gains by who stands beside him.
 #[inline]
 pub(super) fn reserve_better<K: PartialOrd>(
-    requirements: &Requirements,
     candidates: &Candidates<'_>,
-    now: Instant,
-    key: impl Fn(&Arc<Runner>, &Load) -> K,
+    key: impl Fn(usize) -> Option<K>,
 ) -> Option<Reservation> {
     let places = candidates.len();
     if places == 0 {
         return None;
     }
-    let look = |at: usize| {
-        let runner = candidates.get(at)?;
-        let load = runner.load_at(now);
-        (!load.is_full()).then(|| key(runner, &load))
-    };
     for _ in 0..DRAWS {
         let (a, b) = draw_two(places);
-        let (first, second) = match (look(a), look(b)) {
+        let (first, second) = match (key(a), key(b)) {
             // As drawn if they are equal: that is chance already.
             (Some(of_a), Some(of_b)) => {
                 if of_b < of_a {
@@ -54,7 +41,7 @@ pub(super) fn reserve_better<K: PartialOrd>(
             return reserved;
         }
     }
-    reserve_least(requirements, candidates, now, key)
+    None
 }
 
 /// Two different places in random order; the same one twice if there is but one.

@@ -1,29 +1,55 @@
 //! The load of all runners of a registry, close together in memory.
 //!
-//! An exact choice must look at every runner. What it looks at is one word per runner: the share of its
-//! slots in use as a number that sorts, with flags above it. Words lie in blocks, so ten thousand runners
-//! are some 80 KB read in order instead of ten thousand pointers followed. A word moves by addition only, so
-//! that two who change it at once cannot lose one another's change.
+//! An exact choice must look at every runner. What it looks at is one word per runner ([`Slots`]), and words
+//! lie in blocks, so ten thousand runners are some 80 KB read in order instead of ten thousand pointers
+//! followed. In large fleets it need not even do that: blocks count their changes, and whoever has looked at
+//! one before looks again only when something has changed (see [`Loads`](super::loads::Loads)).
 
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Words in a block: 4 KB.
-pub(crate) const BLOCK: usize = 512;
+use super::slots::{CLOSED, MOST, RELUCTANT, Slots, Unit};
 
-/// One request on a runner with a single slot. A runner with more slots adds its share of this.
-const WHOLE: u64 = 1 << 40;
-/// Requests beyond this many are not told apart, so that no count reaches the flags.
-const MOST: u32 = 1 << 16;
+/// Words in a block: eight cache lines.
+pub(crate) const BLOCK: usize = 64;
 
-/// Takes nothing new at all.
-pub(crate) const CLOSED: u64 = 1 << 63;
-/// May have to be spared: whoever chooses looks closer.
-pub(crate) const RELUCTANT: u64 = 1 << 62;
+/// The first blocks do not count their changes: so few words are looked at as quickly as it would be found out
+/// whether they have changed, and small fleets do without the counting.
+const UNCOUNTED: usize = 4;
 
-pub(crate) type Block = [AtomicU64; BLOCK];
+pub(crate) struct Block {
+    words: [Slots; BLOCK],
+    changes: AtomicU64,
+    is_counted: bool,
+}
+
+impl Block {
+    fn new(is_counted: bool) -> Self {
+        Self { words: std::array::from_fn(|_| Slots::closed()), changes: AtomicU64::new(0), is_counted }
+    }
+
+    #[inline]
+    pub(crate) fn slots(&self, place: u16) -> &Slots {
+        &self.words[usize::from(place) % BLOCK]
+    }
+
+    /// How often one of its words has changed, if that is counted. Whoever reads a word afterwards sees at
+    /// least as many changes.
+    #[inline]
+    pub(crate) fn changes(&self) -> Option<u64> {
+        self.is_counted.then(|| self.changes.load(Ordering::Acquire))
+    }
+
+    /// Called after every change of a word.
+    #[inline]
+    fn changed(&self) {
+        if self.is_counted {
+            self.changes.fetch_add(1, Ordering::Release);
+        }
+    }
+}
 
 /// Gives out seats. One per registry.
 #[derive(Default)]
@@ -44,21 +70,26 @@ impl Board {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.free.is_empty() {
             let from = state.blocks.len() * BLOCK;
-            state.blocks.push(Arc::new(std::array::from_fn(|_| AtomicU64::new(CLOSED))));
+            let is_counted = state.blocks.len() >= UNCOUNTED;
+            state.blocks.push(Arc::new(Block::new(is_counted)));
             let to = state.blocks.len() * BLOCK;
             // The lowest first, so that the blocks fill up one after the other.
             state.free.extend((from..to).rev().filter_map(|number| u32::try_from(number).ok()));
         }
         let number = state.free.pop().unwrap_or_default();
         let block = state.blocks[number as usize / BLOCK].clone();
-        let unit = WHOLE / u64::from(slots.map_or(ASSUMED_SLOTS, NonZeroU32::get));
-        let seat = Seat { board: self.clone(), block, number, unit };
-        seat.word().store(0, Ordering::Relaxed);
+        let seat = Seat {
+            block,
+            unit: Unit::of(slots.map_or(ASSUMED_SLOTS, NonZeroU32::get)),
+            number,
+            limit: slots.map_or(MOST, NonZeroU32::get).min(MOST),
+            board: self.clone(),
+        };
+        seat.slots().reset(true);
+        seat.block.changed();
         seat
     }
-}
 
-impl Board {
     /// Whether any runner has to be looked at closely.
     #[inline]
     pub(crate) fn has_reluctant(&self) -> bool {
@@ -78,41 +109,65 @@ pub(crate) const ASSUMED_SLOTS: u32 = 4;
 
 /// A runner's word on the board, free again when dropped.
 pub(crate) struct Seat {
-    board: Arc<Board>,
     block: Arc<Block>,
+    unit: Unit,
     number: u32,
-    unit: u64,
+    /// The most to be taken at once.
+    limit: u32,
+    board: Arc<Board>,
 }
 
 impl Seat {
     #[inline]
-    pub(crate) fn word(&self) -> &AtomicU64 {
-        &self.block[self.number as usize % BLOCK]
+    fn slots(&self) -> &Slots {
+        &self.block.words[self.number as usize % BLOCK]
     }
 
-    /// Where the word is: its block, and its place there.
+    /// Where the word is: its block, the block's number, and its place there.
     pub(crate) fn place(&self) -> (&Arc<Block>, u32, u16) {
         let at = self.number as usize % BLOCK;
-        // A block has 512 places.
+        // A block has 64 places.
         (&self.block, self.number / BLOCK as u32, at as u16)
     }
 
-    #[inline]
-    pub(crate) fn add(&self, requests: u32) {
-        self.word().fetch_add(self.share(requests), Ordering::Relaxed);
+    /// The most to be taken at once.
+    pub(crate) fn limit(&self) -> u32 {
+        self.limit
     }
 
     #[inline]
-    pub(crate) fn subtract(&self, requests: u32) {
-        self.word().fetch_sub(self.share(requests), Ordering::Relaxed);
+    pub(crate) fn taken(&self) -> u32 {
+        self.slots().taken()
     }
 
-    pub(crate) fn set(&self, flag: u64, on: bool) {
-        if on {
-            self.word().fetch_or(flag, Ordering::Relaxed);
-        } else {
-            self.word().fetch_and(!flag, Ordering::Relaxed);
+    /// Takes a slot, if there is one and the runner is not closed.
+    #[inline]
+    pub(crate) fn take(&self) -> bool {
+        let taken = self.slots().take(self.unit, self.limit);
+        if taken {
+            self.block.changed();
         }
+        taken
+    }
+
+    /// Gives a slot back. Whether it was the last.
+    #[inline]
+    pub(crate) fn give_back(&self) -> bool {
+        let was_last = self.slots().give_back(self.unit);
+        self.block.changed();
+        was_last
+    }
+
+    /// Shows so many requests of others instead of so many.
+    pub(crate) fn show(&self, others: u32, instead_of: u32) {
+        self.slots().show(self.unit, others, instead_of);
+        self.block.changed();
+    }
+
+    /// Takes nothing new from now on, or does again.
+    pub(crate) fn close(&self, closed: bool) {
+        self.slots().set(CLOSED, closed);
+        self.block.changed();
     }
 
     /// What says on the board that the runner must be looked at closely.
@@ -124,20 +179,22 @@ impl Seat {
     pub(crate) fn board(&self) -> &Arc<Board> {
         &self.board
     }
-
-    /// The caller adds and subtracts the same numbers, so a cap on each keeps the sum right.
-    fn share(&self, requests: u32) -> u64 {
-        u64::from(requests.min(MOST)) * self.unit
-    }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        if self.word().swap(CLOSED, Ordering::Relaxed) & RELUCTANT != 0 {
+        if self.slots().reset(false) & RELUCTANT != 0 {
             self.board.reluctant.fetch_sub(1, Ordering::Relaxed);
         }
+        self.block.changed();
         let mut state = self.board.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.free.push(self.number);
+    }
+}
+
+impl fmt::Debug for Seat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Seat").field(&self.number).finish()
     }
 }
 
@@ -150,11 +207,13 @@ pub(crate) struct Sign {
 
 impl Sign {
     pub(crate) fn set(&self, on: bool) {
-        let word = &self.block[usize::from(self.place)];
-        if on && word.fetch_or(RELUCTANT, Ordering::Relaxed) & RELUCTANT == 0 {
-            self.board.reluctant.fetch_add(1, Ordering::Relaxed);
+        if !self.block.slots(self.place).set(RELUCTANT, on) {
+            return;
         }
-        if !on && word.fetch_and(!RELUCTANT, Ordering::Relaxed) & RELUCTANT != 0 {
+        self.block.changed();
+        if on {
+            self.board.reluctant.fetch_add(1, Ordering::Relaxed);
+        } else {
             self.board.reluctant.fetch_sub(1, Ordering::Relaxed);
         }
     }
@@ -166,49 +225,62 @@ impl fmt::Debug for Sign {
     }
 }
 
-impl fmt::Debug for Seat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Seat").field(&self.number).finish()
-    }
-}
-
-/// What to compare of a word: shares that differ only by the rounding of their unit are equal, and the flags
-/// sort last.
-#[inline]
-pub(crate) fn comparable(word: u64) -> u64 {
-    // A share's error is below one unit's rounding times the requests: under 2^16 of 2^40.
-    ((word & !(CLOSED | RELUCTANT)) + (1 << 17)) >> 18 | (word & (CLOSED | RELUCTANT))
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::slots::comparable;
     use super::*;
+
+    fn word(seat: &Seat) -> u64 {
+        comparable(seat.slots().read())
+    }
 
     #[test]
     fn equal_shares_compare_equal_whatever_the_slots() {
         let board = Arc::new(Board::default());
-        for (few, many) in [(3, 6), (3, 9), (7, 14), (5, 20), (11, 33)] {
+        for (few, many) in [(1, 64), (3, 6), (3, 9), (7, 14), (5, 20), (11, 33), (29, 87), (48, 96)] {
             let a = board.seat(NonZeroU32::new(few));
             let b = board.seat(NonZeroU32::new(many));
-            a.add(1);
-            (0..many / few).for_each(|_| b.add(1));
-            let word = |seat: &Seat| comparable(seat.word().load(Ordering::Relaxed));
+            assert!(a.take());
+            (0..many / few).for_each(|_| assert!(b.take()));
             assert_eq!(word(&a), word(&b), "1/{few} and {}/{many}", many / few);
-            b.add(1);
+            b.show(1, 0);
             assert!(word(&a) < word(&b));
+            b.show(0, 1);
+            assert_eq!(word(&a), word(&b));
+            assert_eq!((a.taken(), b.taken()), (1, many / few));
         }
+    }
+
+    #[test]
+    fn no_count_reaches_the_flags() {
+        let board = Arc::new(Board::default());
+        let seat = board.seat(NonZeroU32::new(1));
+        seat.show(u32::MAX, 0);
+        seat.show(u32::MAX, u32::MAX);
+        assert!(seat.take() && !seat.take());
+        seat.close(true);
+        assert!(word(&seat) >= comparable(CLOSED));
+        seat.close(false);
+        seat.show(0, u32::MAX);
+        let idle = board.seat(NonZeroU32::new(1));
+        assert!(seat.give_back());
+        assert_eq!(word(&seat), word(&idle));
+        // One that does not say is full when it cannot be counted any more.
+        let endless = board.seat(None);
+        (0..MOST).for_each(|_| assert!(endless.take()));
+        assert!(!endless.take() && endless.slots().read() < RELUCTANT);
+        (0..MOST).for_each(|_| assert_eq!(endless.give_back(), endless.taken() == 0));
     }
 
     #[test]
     fn flags_sort_last_and_seats_are_used_again() {
         let board = Arc::new(Board::default());
         let busy = board.seat(NonZeroU32::new(1));
-        busy.add(1);
+        assert!(busy.take());
         let idle = board.seat(NonZeroU32::new(1));
         idle.sign().set(true);
         idle.sign().set(true);
         assert!(board.has_reluctant());
-        let word = |seat: &Seat| comparable(seat.word().load(Ordering::Relaxed));
         assert!(word(&busy) < word(&idle));
         idle.sign().set(false);
         assert!(word(&busy) > word(&idle) && !board.has_reluctant());
@@ -218,5 +290,16 @@ mod tests {
         let seats: Vec<_> = (0..=BLOCK).map(|_| board.seat(None)).collect();
         assert_eq!(board.state.lock().unwrap().blocks.len(), 2);
         drop(seats);
+    }
+
+    #[test]
+    fn what_is_closed_takes_nothing() {
+        let board = Arc::new(Board::default());
+        let seat = board.seat(NonZeroU32::new(2));
+        assert!(seat.take());
+        seat.close(true);
+        assert!(!seat.take() && seat.taken() == 1);
+        seat.close(false);
+        assert!(seat.take());
     }
 }

@@ -9,11 +9,10 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::board::{CLOSED, Seat};
+use super::board::Seat;
 use super::ledger::Ledger;
 use super::measured::Meter;
 use super::reservation::Booking;
-use super::slots::Slots;
 use super::{Place, ReportedLoad, ResourceReport, Resources};
 use crate::bell::Bell;
 use crate::health::{Conduct, HealthPolicy, Reluctance};
@@ -82,11 +81,8 @@ impl Load {
 /// What is counted of one registration, shared by all snapshots of it.
 #[derive(Debug)]
 pub(crate) struct Live {
-    slots: Slots,
-    /// The most to be taken at once.
-    limit: u32,
-    known_slots: Option<NonZeroU32>,
     seat: Seat,
+    known_slots: Option<NonZeroU32>,
     conduct: Conduct,
     tokens: AtomicU64,
     prefill_tokens: AtomicU64,
@@ -116,8 +112,6 @@ impl Live {
         let seat = place.board.seat(slots);
         let born = Instant::now();
         Self {
-            slots: Slots::new(),
-            limit: slots.map_or(u32::MAX, NonZeroU32::get),
             known_slots: slots,
             conduct: Conduct::new(born, fastrand::u64(..), seat.sign()),
             seat,
@@ -143,13 +137,13 @@ impl Live {
     /// Takes a slot with what the request needs besides, or nothing of it.
     #[inline]
     pub(crate) fn take(&self, booking: &Booking) -> bool {
-        if !self.slots.take(self.limit) {
+        if !self.seat.take() {
             return false;
         }
         if let Some(need) = &booking.resources
             && !self.ledger.take(need)
         {
-            self.slots.give_back();
+            self.seat.give_back();
             return false;
         }
         if booking.tokens > 0 {
@@ -158,7 +152,6 @@ impl Live {
         if booking.prefill_tokens > 0 {
             self.prefill_tokens.fetch_add(u64::from(booking.prefill_tokens), Ordering::Relaxed);
         }
-        self.seat.add(1);
         true
     }
 
@@ -170,8 +163,7 @@ impl Live {
         if let Some(held) = &booking.resources {
             self.ledger.give_back(held);
         }
-        self.seat.subtract(1);
-        if self.slots.give_back() {
+        if self.seat.give_back() {
             self.idle_signal.notify_waiters();
         }
     }
@@ -189,29 +181,32 @@ impl Live {
         let Some(load) = load else { return };
         // A report is older than its arrival, by how much nobody knows. Requests that have ended since are in
         // its figure and must not be taken for others'.
-        let now = self.slots.taken();
+        let now = self.seat.taken();
         let ours = now.max(self.ours_at_report.swap(now, Ordering::Relaxed));
         let all = load.active.saturating_add(load.queued);
         // The runner's figure has our own requests in it; only the rest is news.
         let foreign = all.saturating_sub(ours);
         self.foreign.store(foreign, Ordering::Relaxed);
         self.queued.store(load.queued, Ordering::Relaxed);
+        // Before it is shown: see `expire_report`.
+        self.reported_at.store(at + 1, Ordering::SeqCst);
         self.show_foreign(foreign);
-        self.reported_at.store(at + 1, Ordering::Release);
     }
 
     fn show_foreign(&self, foreign: u32) {
-        self.seat.add(foreign);
-        let before = self.foreign_on_board.swap(foreign, Ordering::AcqRel);
-        self.seat.subtract(before);
+        let before = self.foreign_on_board.swap(foreign, Ordering::SeqCst);
+        self.seat.show(foreign, before);
     }
 
     /// Takes a report that has become stale off the board.
     pub(crate) fn expire_report(&self, now: Instant) {
-        if self.foreign_on_board.load(Ordering::Relaxed) > 0
-            && self.load(now).report_age.is_some_and(|age| age >= Load::STALE)
-        {
+        let is_stale = || self.load(now).report_age.is_some_and(|age| age >= Load::STALE);
+        if self.foreign_on_board.load(Ordering::Relaxed) > 0 && is_stale() {
             self.show_foreign(0);
+            if !is_stale() {
+                // A report came in between, and its figure may have been the one that was taken off.
+                self.show_foreign(self.foreign.load(Ordering::Relaxed));
+            }
         }
     }
 
@@ -224,7 +219,7 @@ impl Live {
                 (Some(self.foreign.load(Ordering::Relaxed)), Some(age))
             }
         };
-        let in_flight = self.slots.taken();
+        let in_flight = self.seat.taken();
         let since = in_flight.saturating_sub(self.ours_at_report.load(Ordering::Relaxed));
         let queued = report_age.map(|_| self.queued.load(Ordering::Relaxed).saturating_add(since));
         Load {
@@ -248,7 +243,7 @@ impl Live {
 
     /// How little it should be used now, as [`Conduct::reluctance`].
     pub(crate) fn reluctance(&self, chance: f64, policy: &HealthPolicy) -> Option<Reluctance> {
-        let busy = self.known_slots.map(|slots| (self.slots.taken(), slots.get()));
+        let busy = self.known_slots.map(|slots| (self.seat.taken(), slots.get()));
         self.conduct.reluctance(Instant::now(), chance, busy, policy)
     }
 
@@ -278,7 +273,7 @@ impl Live {
 
     pub(crate) fn set_draining(&self, draining: bool) {
         self.draining.store(draining, Ordering::Relaxed);
-        self.seat.set(CLOSED, draining);
+        self.seat.close(draining);
     }
 
     pub(crate) fn has_left(&self) -> bool {
@@ -297,7 +292,7 @@ impl Live {
     }
 
     pub(crate) async fn idle(&self) {
-        wait_for(&self.idle_signal, || self.slots.taken() == 0).await;
+        wait_for(&self.idle_signal, || self.seat.taken() == 0).await;
     }
 }
 

@@ -3,6 +3,7 @@
 mod board;
 mod ledger;
 mod live;
+mod loads;
 mod measured;
 mod price;
 mod reservation;
@@ -17,7 +18,7 @@ mod usage;
 
 /// What the counters are made of. A test puts loom's types here.
 mod sync {
-    pub(crate) use std::sync::atomic::{AtomicU32, Ordering};
+    pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
 }
 
 use std::fmt;
@@ -28,6 +29,7 @@ use tokio::time::Instant;
 pub(crate) use board::{ASSUMED_SLOTS, Board, Sign};
 pub use live::Load;
 pub(crate) use live::{Live, wait_for};
+pub(crate) use loads::{Glance, Least, Loads};
 pub use measured::Measured;
 pub(crate) use measured::{Sample, Speed};
 pub use price::Price;
