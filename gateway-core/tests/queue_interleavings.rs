@@ -12,7 +12,7 @@ use loom::sync::{Arc, Mutex};
 use loom::thread;
 
 mod sync {
-    pub(super) use loom::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering, fence};
+    pub(super) use loom::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
 }
 
 #[path = "../src/queue/baton.rs"]
@@ -24,7 +24,7 @@ mod slots;
 
 use baton::{Baton, Rung};
 use headcount::Headcount;
-use slots::Slots;
+use slots::{Slots, Unit};
 use sync::Ordering;
 
 const LIMIT: u32 = 1;
@@ -44,8 +44,10 @@ struct Queue {
 impl Queue {
     /// With the only slot taken, or not.
     fn new(turns: usize, taken: bool) -> Arc<Self> {
+        let slots = Slots::closed();
+        slots.reset(true);
         let queue = Self {
-            slots: Slots::new(),
+            slots,
             waiting: Headcount::new(),
             baton: Baton::new(),
             order: Mutex::new(VecDeque::new()),
@@ -53,14 +55,14 @@ impl Queue {
             called: AtomicBool::new(false),
             turns,
         };
-        assert!(!taken || queue.slots.take(LIMIT));
+        assert!(!taken || queue.slots.take(Unit::of(LIMIT), LIMIT));
         Arc::new(queue)
     }
 
     fn serve(&self) {
         let round = || {
             while let Some(first) = self.first() {
-                if !self.slots.take(LIMIT) {
+                if !self.slots.take(Unit::of(LIMIT), LIMIT) {
                     break;
                 }
                 let mut order = self.order.lock().unwrap();
@@ -69,7 +71,7 @@ impl Queue {
                     self.handed[first].store(true, Ordering::Release);
                 } else {
                     // Has left. What is given back here was free before, so it is no news.
-                    self.slots.give_back();
+                    self.slots.give_back(Unit::of(LIMIT));
                 }
             }
         };
@@ -89,7 +91,7 @@ impl Queue {
     }
 
     fn give_back(&self) {
-        self.slots.give_back();
+        self.slots.give_back(Unit::of(LIMIT));
         if self.waiting.is_anybody() {
             self.serve();
         }
