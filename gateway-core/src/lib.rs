@@ -46,6 +46,7 @@ mod dispatch;
 mod error;
 mod fleet;
 mod health;
+mod lifecycle;
 mod link;
 mod names;
 mod permit;
@@ -78,6 +79,7 @@ pub use fleet::{Fleet, ModelEntry};
 pub use health::{
     BreakerPolicy, BreakerState, HealthPolicy, HeldFor, HoldPolicy, OutlierPolicy, Standing, WarmupPolicy,
 };
+pub use lifecycle::{IdleUnload, Lifecycle, LifecyclePolicy, LoadError, Loading};
 pub use link::{LinkDescription, LinkError, LinkRequest, LinkResponse, RunnerLink};
 pub use names::{Generation, InvalidName, ModelId, RequestId, RunnerId, RunnerKey};
 pub use permit::Permit;
@@ -93,8 +95,8 @@ pub use router::{CapabilityRouter, Pool, Refusal, Requirements, Router};
 pub use routes::{ModelRoutes, ModelRoutesBuilder, RouteError};
 pub use runner::{
     Capability, CapabilityReport, Health, Labels, Load, Machine, MachineKind, Measured, Modalities, Modality,
-    Model, ModelState, Price, ReportedLoad, Reservation, ResourceReport, Resources, Runner, RunnerSet,
-    RunnerSpec, RunnerStatus,
+    Model, ModelChange, ModelState, Price, ReportedLoad, Reservation, ResourceReport, Resources, Runner,
+    RunnerSet, RunnerSpec, RunnerStatus,
 };
 pub use source::{Door, RunnerSource};
 pub use tokio_util::sync::CancellationToken;

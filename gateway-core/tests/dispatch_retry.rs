@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use common::{failing, fine, model, same, setup, spec, status};
 use gateway_core::{
-    DispatchErrorKind, Fault as RunnerFault, InMemoryRegistry, Model, ModelState, Outcome, Refusal, Registry,
-    RequestBody, RetryPolicy, RunnerStatus,
+    DispatchErrorKind, Fault as RunnerFault, InMemoryRegistry, LifecyclePolicy, Model, ModelState, Outcome,
+    Refusal, Registry, RequestBody, RetryPolicy, RunnerStatus,
 };
 use gateway_testkit::{Fault, MockEngine, Script, request, text};
 
@@ -167,7 +167,7 @@ async fn an_answer_that_has_begun_is_not_begun_again() {
 
 #[tokio::test(start_paused = true)]
 async fn who_could_not_serve_and_why() {
-    let setup = setup(Vec::new(), same);
+    let setup = setup(Vec::new(), |builder| builder.lifecycle(LifecyclePolicy::off()));
     let fail = async || setup.dispatcher.dispatch(request(&model(), "{}")).await.unwrap_err();
     assert_eq!(fail().await.kind(), DispatchErrorKind::UnknownModel);
     assert!(!fail().await.is_retryable());

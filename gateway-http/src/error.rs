@@ -48,6 +48,7 @@ pub(crate) enum Reason {
     Overloaded,
     QueueFull,
     QueueTimeout,
+    ModelNotLoaded,
     Draining,
     RunnerFailed,
     Unreachable,
@@ -56,7 +57,7 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::Unauthorized,
         Self::Forbidden,
         Self::AuthUnavailable,
@@ -71,6 +72,7 @@ impl Reason {
         Self::Overloaded,
         Self::QueueFull,
         Self::QueueTimeout,
+        Self::ModelNotLoaded,
         Self::Draining,
         Self::RunnerFailed,
         Self::Unreachable,
@@ -94,6 +96,7 @@ impl Reason {
             Self::Overloaded => "overloaded",
             Self::QueueFull => "queue_full",
             Self::QueueTimeout => "queue_timeout",
+            Self::ModelNotLoaded => "model_not_loaded",
             Self::Draining => "draining",
             Self::RunnerFailed => "runner_failed",
             Self::Unreachable => "unreachable",
@@ -268,6 +271,10 @@ impl ApiError {
                     "No runner that serves the model `{model}` became free in time. Try again later."
                 );
                 Self::new(Reason::QueueTimeout, status, "overloaded_error", message).code("queue_timeout")
+            }
+            K::ModelNotLoaded => {
+                let message = format!("The model `{model}` could not be loaded. Try again later.");
+                Self::new(Reason::ModelNotLoaded, status, SERVER, message).code("model_load_failed")
             }
             K::Draining => Self::draining(),
             K::RunnerFailed(Fault::FirstByteTimeout) => {

@@ -16,6 +16,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::sync::watch;
 use tokio::time::{Sleep, sleep};
 
+use crate::command::{CommandCounts, CommandScript};
 use crate::script::{Chunks, Fault, Script, Step};
 
 /// A request as the mock runner saw it.
@@ -56,6 +57,7 @@ pub struct MockEngine {
 }
 
 type Handler = dyn Fn(&Seen) -> Script + Send + Sync;
+type CommandHandler = dyn Fn(&Command) -> CommandScript + Send + Sync;
 
 struct Shared {
     handler: Box<Handler>,
@@ -63,6 +65,8 @@ struct Shared {
     status: Mutex<RunnerStatus>,
     seen: Mutex<Option<Seen>>,
     commands: Mutex<Vec<Command>>,
+    command_handler: Mutex<Option<Arc<CommandHandler>>>,
+    command_counts: watch::Sender<CommandCounts>,
 }
 
 impl MockEngine {
@@ -74,6 +78,8 @@ impl MockEngine {
             status: Mutex::default(),
             seen: Mutex::default(),
             commands: Mutex::default(),
+            command_handler: Mutex::default(),
+            command_counts: watch::Sender::new(CommandCounts::default()),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -103,6 +109,24 @@ impl MockEngine {
     /// The commands that came, in order.
     pub fn commands(&self) -> Vec<Command> {
         lock(&self.shared.commands).clone()
+    }
+
+    /// From now on each command ends as `handler` says. Unless set, each is done at once, and the reply has
+    /// the status that [`MockEngine::set_status`] has set.
+    pub fn script_commands(&self, handler: impl Fn(&Command) -> CommandScript + Send + Sync + 'static) {
+        *lock(&self.shared.command_handler) = Some(Arc::new(handler));
+    }
+
+    /// What became of the commands so far.
+    pub fn command_counts(&self) -> CommandCounts {
+        *self.shared.command_counts.borrow()
+    }
+
+    /// Waits until what became of the commands is as wanted. Cancel safe.
+    pub async fn until_commands(&self, wanted: impl FnMut(&CommandCounts) -> bool) -> CommandCounts {
+        let mut counts = self.shared.command_counts.subscribe();
+        // The sender lives in `self`, so the channel is open.
+        counts.wait_for(wanted).await.map(|counts| *counts).unwrap_or_default()
     }
 
     /// Sets what it answers to [`Command::Status`]; its load is filled in from the counts.
@@ -175,10 +199,18 @@ impl RunnerLink for MockEngine {
     }
 
     async fn command(&self, command: Command) -> Result<CommandReply, LinkError> {
-        lock(&self.shared.commands).push(command);
+        lock(&self.shared.commands).push(command.clone());
+        let mut guard = CommandGuard::begin(self.clone());
+        let handler = lock(&self.shared.command_handler).clone();
+        if let Some(handler) = handler {
+            let done = handler(&command).play().await;
+            guard.end();
+            return done;
+        }
         let mut status = lock(&self.shared.status).clone();
         let active = u32::try_from(self.counts().active()).unwrap_or(u32::MAX);
         status.load = Some(ReportedLoad { active, queued: 0 });
+        guard.end();
         Ok(CommandReply { result: Ok(()), status: Some(status) })
     }
 }
@@ -211,6 +243,32 @@ impl Drop for Guard {
     fn drop(&mut self) {
         if !self.over {
             self.engine.count(|counts| counts.aborted += 1);
+        }
+    }
+}
+
+/// One command under way; dropped before its end, it was given up.
+struct CommandGuard {
+    engine: MockEngine,
+    over: bool,
+}
+
+impl CommandGuard {
+    fn begin(engine: MockEngine) -> Self {
+        engine.shared.command_counts.send_modify(|counts| counts.started += 1);
+        Self { engine, over: false }
+    }
+
+    fn end(&mut self) {
+        self.over = true;
+        self.engine.shared.command_counts.send_modify(|counts| counts.ended += 1);
+    }
+}
+
+impl Drop for CommandGuard {
+    fn drop(&mut self) {
+        if !self.over {
+            self.engine.shared.command_counts.send_modify(|counts| counts.given_up += 1);
         }
     }
 }

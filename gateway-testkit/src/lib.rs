@@ -32,6 +32,7 @@
 //! # });
 //! ```
 
+mod command;
 pub mod conformance;
 mod engine;
 mod http_server;
@@ -39,6 +40,7 @@ mod recorder;
 mod script;
 pub mod storm;
 
+pub use command::{CommandCounts, CommandScript};
 pub use engine::{Counts, MockEngine, Seen};
 pub use http_server::MockServer;
 pub use recorder::{Recorder, assert_all_zero};

@@ -9,6 +9,7 @@ use super::waiting::NextChoice;
 use super::{Deadlines, Dispatcher, HedgePolicy, Observer, RetryPolicy, Shared};
 use crate::balance::{Balancer, LeastLoaded};
 use crate::health::{HealthPolicy, Outliers};
+use crate::lifecycle::{Lifecycle, LifecyclePolicy};
 use crate::queue::{AdmissionQueue, QueuePolicy};
 use crate::registry::Registry;
 use crate::router::{CapabilityRouter, Router};
@@ -36,6 +37,7 @@ pub struct DispatcherBuilder {
     routes: ModelRoutes,
     queue: QueuePolicy,
     health: HealthPolicy,
+    lifecycle: LifecyclePolicy,
 }
 
 impl DispatcherBuilder {
@@ -51,6 +53,7 @@ impl DispatcherBuilder {
             routes: ModelRoutes::default(),
             queue: QueuePolicy::default(),
             health: HealthPolicy::default(),
+            lifecycle: LifecyclePolicy::default(),
         }
     }
 
@@ -108,10 +111,17 @@ impl DispatcherBuilder {
         self
     }
 
+    /// When models are loaded and unloaded; loaded on demand and never unloaded for being idle unless set.
+    pub fn lifecycle(mut self, lifecycle: LifecyclePolicy) -> Self {
+        self.lifecycle = lifecycle;
+        self
+    }
+
     /// The dispatcher.
     pub fn build(self) -> Dispatcher {
-        let Self { registry, router, balancer, observers, deadlines, retry, hedge, routes, queue, health } =
-            self;
+        let Self { registry, router, balancer, observers, deadlines, retry, hedge, routes, queue, .. } = self;
+        let (health, policy) = (self.health, self.lifecycle);
+        let lifecycle = Lifecycle::new(registry.clone(), router.clone(), health, policy);
         let chooser = Chooser { registry, router, balancer, health };
         let routes = Arc::new(routes);
         let bell = chooser.registry.fleet().bell().clone();
@@ -120,8 +130,19 @@ impl DispatcherBuilder {
         let budgets = Budgets::new(&retry, hedge.as_ref());
         let drain = Arc::new(Drain::default());
         let outliers = Outliers::new(Instant::now());
-        let shared =
-            Shared { chooser, observers, deadlines, retry, hedge, budgets, routes, queue, outliers, drain };
+        let shared = Shared {
+            chooser,
+            observers,
+            deadlines,
+            retry,
+            hedge,
+            budgets,
+            routes,
+            queue,
+            lifecycle,
+            outliers,
+            drain,
+        };
         Dispatcher { shared: Arc::new(shared) }
     }
 }

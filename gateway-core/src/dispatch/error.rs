@@ -2,6 +2,8 @@ use std::fmt;
 use std::time::Duration;
 
 use super::outcome::{Cancel, Fault, Outcome};
+use crate::error::BoxError;
+use crate::lifecycle::LoadError;
 use crate::link::LinkError;
 use crate::names::{ModelId, RequestId, RunnerId};
 use crate::router::Refusal;
@@ -19,7 +21,7 @@ struct Inner {
     runner: Option<RunnerId>,
     refusals: Vec<(RunnerId, Refusal)>,
     retry_after: Option<Duration>,
-    source: Option<LinkError>,
+    source: Option<BoxError>,
 }
 
 /// The kinds of [`DispatchError`].
@@ -36,6 +38,8 @@ pub enum DispatchErrorKind {
     QueueFull,
     /// It waited for a slot in vain.
     QueueTimeout,
+    /// Runners have the model on their disks, and none could load it.
+    ModelNotLoaded,
     /// The gateway is shutting down and takes nothing new.
     Draining,
     /// Runners were tried, and each failed; the last one like this.
@@ -67,7 +71,12 @@ impl DispatchError {
     }
 
     pub(super) fn because(mut self, source: Option<LinkError>) -> Self {
-        self.0.source = source;
+        self.0.source = source.map(Into::into);
+        self
+    }
+
+    pub(super) fn because_of_load(mut self, error: LoadError) -> Self {
+        self.0.source = Some(error.into());
         self
     }
 
@@ -123,6 +132,7 @@ impl DispatchError {
             | K::Overloaded
             | K::QueueFull
             | K::QueueTimeout
+            | K::ModelNotLoaded
             | K::Draining
             | K::RunnerFailed(_)
             | K::Unreachable => true,
@@ -144,6 +154,7 @@ impl fmt::Display for DispatchError {
             DispatchErrorKind::QueueTimeout => {
                 write!(f, "no runner that serves `{model}` became free in time")?
             }
+            DispatchErrorKind::ModelNotLoaded => write!(f, "the model `{model}` could not be loaded")?,
             DispatchErrorKind::Draining => f.write_str("the gateway is shutting down")?,
             DispatchErrorKind::RunnerFailed(fault) => {
                 write!(f, "the runner failed: {}", Outcome::RunnerFault(fault))?;
@@ -161,7 +172,7 @@ impl fmt::Display for DispatchError {
 
 impl std::error::Error for DispatchError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0.source.as_ref().map(|source| source as _)
+        self.0.source.as_ref().map(|source| &**source as _)
     }
 }
 

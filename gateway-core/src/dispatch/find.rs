@@ -1,11 +1,14 @@
-//! Finding a runner: at once, by waiting for a slot, or with another model.
+//! Finding a runner: at once, by waiting for a slot, by having the model loaded, or with another model.
 
 use std::time::Duration;
+
+use tokio::time::timeout_at;
 
 use super::choose::Choice;
 use super::error::{DispatchError, DispatchErrorKind};
 use super::run::Journey;
 use super::waiting::Wants;
+use crate::lifecycle::{LoadError, Loading};
 use crate::queue::{QueueError, QueueErrorKind, Waiter};
 
 /// Why there is no runner.
@@ -15,28 +18,53 @@ pub(super) enum NotFound {
     Nobody,
     /// Somebody could, but the queue has no place, or the wait for a slot was in vain.
     Full(QueueError),
+    /// Somebody has the model on its disk, and could not load it.
+    NotLoaded(LoadError),
+    /// The time for the whole request was up.
+    Late,
 }
 
 impl Journey<'_> {
     /// A reservation on a runner that could serve, as soon as there is one.
     pub(super) async fn find(&mut self) -> Result<Choice, NotFound> {
-        let chooser = &self.shared.chooser;
-        // Who waits already has the better claim to what is free.
-        if !self.is_anybody_waiting()
-            && let Some(choice) = chooser.choose(&self.plan, &self.tried, false)
-        {
-            return Ok(choice);
-        }
-        let not_found = if chooser.is_anybody_eligible(&self.plan, &self.tried, false) {
-            match self.wait().await {
-                Ok(choice) => return Ok(choice),
-                Err(error) if error.kind() == QueueErrorKind::NotEligible => NotFound::Nobody,
-                Err(error) => NotFound::Full(error),
-            }
-        } else {
-            NotFound::Nobody
+        let not_found = match self.find_named().await {
+            Ok(choice) => return Ok(choice),
+            Err(not_found) => not_found,
         };
         self.shared.chooser.choose(&self.plan, &self.tried, true).ok_or(not_found)
+    }
+
+    /// The same for what the request names, fallbacks left aside.
+    async fn find_named(&mut self) -> Result<Choice, NotFound> {
+        let shared = self.shared;
+        let chooser = &shared.chooser;
+        // Held until there is a reservation: till then what was loaded for it is not evicted.
+        let mut _loaded: Option<Loading> = None;
+        loop {
+            // Who waits already has the better claim to what is free.
+            if !self.is_anybody_waiting()
+                && let Some(choice) = chooser.choose(&self.plan, &self.tried, false)
+            {
+                return Ok(choice);
+            }
+            if chooser.is_anybody_eligible(&self.plan, &self.tried, false) {
+                match self.wait().await {
+                    Ok(choice) => return Ok(choice),
+                    // Whoever could serve has gone; another may have the model on its disk.
+                    Err(error) if error.kind() == QueueErrorKind::NotEligible => {}
+                    Err(error) => return Err(NotFound::Full(error)),
+                }
+            }
+            let mut wishes = self.plan.wishes(false);
+            let loading = wishes.find_map(|wish| shared.lifecycle.ensure(wish.requirements, &self.tried));
+            let mut loading = loading.ok_or(NotFound::Nobody)?;
+            let loaded = match self.total {
+                Some(total) => timeout_at(total, loading.wait()).await.map_err(|_| NotFound::Late)?,
+                None => loading.wait().await,
+            };
+            loaded.map_err(NotFound::NotLoaded)?;
+            _loaded = Some(loading);
+        }
     }
 
     async fn wait(&mut self) -> Result<Choice, QueueError> {
@@ -65,17 +93,31 @@ impl Journey<'_> {
         self.shared.queue.has_waiters(&self.plan.named().model, self.is_special())
     }
 
+    /// In how long a runner that failed to load one of the models may be asked again.
+    fn loadable_in(&self) -> Option<Duration> {
+        let models = self.plan.wishes(false).filter_map(|wish| wish.requirements.model.as_ref());
+        models.filter_map(|model| self.shared.lifecycle.retry_after(model)).min()
+    }
+
     /// Nobody could be picked and nobody was tried: says why.
     pub(super) fn nobody(&self, why: Option<NotFound>) -> DispatchError {
         let named = self.plan.named();
         let fail = |kind| DispatchError::new(kind, &self.id, named.model.as_ref());
-        if let Some(NotFound::Full(error)) = why {
+        if let Some(NotFound::Full(error)) = &why {
             let kind = match error.kind() {
                 QueueErrorKind::TimedOut => DispatchErrorKind::QueueTimeout,
                 _ if self.shared.queue.policy().max_waiting == 0 => DispatchErrorKind::Overloaded,
                 _ => DispatchErrorKind::QueueFull,
             };
             return fail(kind).retrying_after(error.retry_after());
+        }
+        if let Some(NotFound::Late) = why {
+            return fail(DispatchErrorKind::Deadline);
+        }
+        if let Some(NotFound::NotLoaded(error)) = why {
+            return fail(DispatchErrorKind::ModelNotLoaded)
+                .because_of_load(error)
+                .retrying_after(self.loadable_in().unwrap_or(Duration::from_secs(5)));
         }
         let chooser = &self.shared.chooser;
         let fleet = chooser.registry.fleet();
@@ -100,7 +142,8 @@ impl Journey<'_> {
             return fail(DispatchErrorKind::UnknownModel);
         }
         // In whole seconds, because that is what a client is told: not too soon.
-        let wait = opens_in.map_or(5, |time| time.as_secs() + 1);
+        let soonest = opens_in.into_iter().chain(self.loadable_in()).min();
+        let wait = soonest.map_or(5, |time| time.as_secs() + 1);
         fail(DispatchErrorKind::NoneEligible).refused_by(refusals).retrying_after(Duration::from_secs(wait))
     }
 }

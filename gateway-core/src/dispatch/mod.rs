@@ -36,6 +36,7 @@ pub use outcome::{Attempt, Cancel, Fault, Observer, Outcome};
 pub use waiting::Claim;
 
 use crate::health::{HealthPolicy, Outliers, Standing};
+use crate::lifecycle::Lifecycle;
 use crate::link::LinkRequest;
 use crate::names::{ModelId, RequestId};
 use crate::permit::Permit;
@@ -114,6 +115,7 @@ struct Shared {
     budgets: Budgets,
     routes: Arc<ModelRoutes>,
     queue: Arc<Queue>,
+    lifecycle: Lifecycle,
     outliers: Outliers,
     drain: Arc<Drain>,
 }
@@ -137,6 +139,11 @@ impl Dispatcher {
     /// How many requests wait for a slot; one read.
     pub fn queue_depth(&self) -> usize {
         self.shared.queue.depth()
+    }
+
+    /// What loads and unloads models. The host runs [`Lifecycle::tend`] if idle models are to be unloaded.
+    pub fn lifecycle(&self) -> &Lifecycle {
+        &self.shared.lifecycle
     }
 
     /// Names that stand for models.

@@ -106,11 +106,12 @@ impl Registry for InMemoryRegistry {
             RunnerChange::Status(status) => {
                 runner.live().report(status.load, &status.resources);
                 // A heartbeat that tells only of load makes no new snapshot: most do.
-                if same_but_for_load(runner.status(), &status) {
-                    return true;
-                }
-                let next = Arc::new(runner.with_status(status));
-                self.fleet.store(Arc::new(fleet.replace(Some(runner), Some(next))));
+                let Some(next) = runner.with_status(status) else { return true };
+                self.fleet.store(Arc::new(fleet.replace(Some(runner), Some(Arc::new(next)))));
+            }
+            RunnerChange::Model(model, change) => {
+                let Some(next) = runner.with_model_change(&model, &change) else { return false };
+                self.fleet.store(Arc::new(fleet.replace(Some(runner), Some(Arc::new(next)))));
             }
         }
         self.publish(FleetEvent::Changed(key.clone()));
@@ -131,11 +132,4 @@ impl Registry for InMemoryRegistry {
         fleet.bell().fleet_changed();
         true
     }
-}
-
-fn same_but_for_load(a: &RunnerStatus, b: &RunnerStatus) -> bool {
-    a.health == b.health
-        && a.models == b.models
-        && a.capabilities == b.capabilities
-        && a.resources == b.resources
 }

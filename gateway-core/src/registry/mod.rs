@@ -11,8 +11,8 @@ pub use memory::InMemoryRegistry;
 
 use crate::fleet::Fleet;
 use crate::link::RunnerLink;
-use crate::names::RunnerKey;
-use crate::runner::{RunnerSpec, RunnerStatus};
+use crate::names::{ModelId, RunnerKey};
+use crate::runner::{ModelChange, RunnerSpec, RunnerStatus};
 
 /// Keeps the runners there are.
 ///
@@ -33,7 +33,8 @@ pub trait Registry: Send + Sync + 'static {
     /// counters stay its own, and requests that it carries go on.
     fn join(&self, spec: RunnerSpec, status: RunnerStatus, link: Arc<dyn RunnerLink>) -> RunnerKey;
 
-    /// Applies a change. `false` if that registration has left already; then nothing happens.
+    /// Applies a change. `false` if that registration has left already, or it is a change that a model's
+    /// state does not allow (see [`ModelChange`]); then nothing happens.
     fn update(&self, key: &RunnerKey, change: RunnerChange) -> bool;
 
     /// Removes a runner. `false` if that registration has left already; then nothing happens.
@@ -47,6 +48,8 @@ pub enum RunnerChange {
     Status(RunnerStatus),
     /// Send it nothing new (`true`), or new requests again (`false`).
     Drain(bool),
+    /// The gateway does something to one of its models, or has learnt something of it.
+    Model(ModelId, ModelChange),
 }
 
 /// A registration that leaves when it is dropped, unless it was replaced before.

@@ -13,6 +13,7 @@ use super::board::Seat;
 use super::ledger::Ledger;
 use super::measured::Meter;
 use super::reservation::Booking;
+use super::usage::Gate;
 use super::{Place, ReportedLoad, ResourceReport, Resources};
 use crate::bell::Bell;
 use crate::health::{Conduct, HealthPolicy, Reluctance};
@@ -87,6 +88,8 @@ pub(crate) struct Live {
     tokens: AtomicU64,
     prefill_tokens: AtomicU64,
     ledger: Ledger,
+    /// Counts requests that name no model. Never closed.
+    unnamed: Gate,
     meter: Meter,
     draining: AtomicBool,
     left: AtomicBool,
@@ -118,6 +121,7 @@ impl Live {
             tokens: AtomicU64::new(0),
             prefill_tokens: AtomicU64::new(0),
             ledger: Ledger::new(),
+            unnamed: Gate::new(),
             meter: Meter::new(),
             draining: AtomicBool::new(false),
             left: AtomicBool::new(false),
@@ -245,6 +249,10 @@ impl Live {
     pub(crate) fn reluctance(&self, chance: f64, policy: &HealthPolicy) -> Option<Reluctance> {
         let busy = self.known_slots.map(|slots| (self.seat.taken(), slots.get()));
         self.conduct.reluctance(Instant::now(), chance, busy, policy)
+    }
+
+    pub(crate) fn unnamed(&self) -> &Gate {
+        &self.unnamed
     }
 
     pub(crate) fn bell(&self) -> &Arc<Bell> {

@@ -5,6 +5,7 @@ mod ledger;
 mod live;
 mod loads;
 mod measured;
+mod orders;
 mod price;
 mod reservation;
 mod resources;
@@ -18,11 +19,11 @@ mod usage;
 
 /// What the counters are made of. A test puts loom's types here.
 mod sync {
-    pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
+    pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 }
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use tokio::time::Instant;
 
@@ -32,6 +33,7 @@ pub(crate) use live::{Live, wait_for};
 pub(crate) use loads::{Glance, Least, Loads};
 pub use measured::Measured;
 pub(crate) use measured::{Sample, Speed};
+pub use orders::ModelChange;
 pub use price::Price;
 pub use reservation::Reservation;
 pub use resources::{ResourceReport, Resources};
@@ -44,6 +46,7 @@ pub use status::{
 pub(crate) use turns::{Tick, weight};
 pub(crate) use typical::Typical;
 
+use orders::Order;
 use reservation::Booking;
 use usage::Usage;
 
@@ -76,6 +79,13 @@ pub struct Runner {
     live: Arc<Live>,
     /// One for each model of the status, in its order.
     usage: Vec<Arc<Usage>>,
+    /// Those of models that the runner lists no more, as long as somebody uses them.
+    past_usage: Vec<(ModelId, Weak<Usage>)>,
+    /// What is known of models beside what the runner says. Mostly empty.
+    orders: Vec<Order>,
+    /// The states of models in the runner's own words, in the order of the status; empty if there are no
+    /// orders: then they are what the status says.
+    reported: Vec<ModelState>,
 }
 
 impl Runner {
@@ -93,25 +103,19 @@ impl Runner {
             .unwrap_or(http::HeaderValue::from_static("unprintable"));
         let id_hash = stable_hash(key.id.as_str().as_bytes());
         let price = spec.price.filter(Price::is_sound).or_else(|| Price::from_labels(&spec.labels));
-        Self { key, id_header, id_hash, price, spec: Arc::new(spec), status, link, live, usage }
-    }
-
-    /// The same registration with another status: shares link and counters.
-    pub(crate) fn with_status(&self, status: RunnerStatus) -> Self {
-        let usage = |model: &Model| {
-            let before = self.status.models.iter().position(|old| old.id == model.id);
-            before.and_then(|at| self.usage.get(at).cloned()).unwrap_or_else(|| Arc::new(Usage::new()))
-        };
         Self {
-            usage: status.models.iter().map(usage).collect(),
-            key: self.key.clone(),
-            id_header: self.id_header.clone(),
-            id_hash: self.id_hash,
-            price: self.price,
-            spec: self.spec.clone(),
+            key,
+            id_header,
+            id_hash,
+            price,
+            spec: Arc::new(spec),
             status,
-            link: self.link.clone(),
-            live: self.live.clone(),
+            link,
+            live,
+            usage,
+            past_usage: Vec::new(),
+            orders: Vec::new(),
+            reported: Vec::new(),
         }
     }
 
@@ -166,11 +170,13 @@ impl Runner {
         by_id.or_else(|| models.iter().position(|model| model.local_name().as_str() == name))
     }
 
-    /// How many requests for a model are under way on this runner, and when the last one ended (or, if there
-    /// was none, when the model was first seen). `None` if it does not know the model.
+    /// How many requests for a model are under way on this runner, under whatever of its names; and when the
+    /// last one ended, or it was loaded or began to be, whichever is latest (at first: when it was seen
+    /// first). `None` if the runner does not know the model.
     pub fn model_usage(&self, name: &str) -> Option<(u32, Instant)> {
-        let usage = self.usage.get(self.model_at(name)?)?;
-        Some((usage.in_flight(), usage.last_used()))
+        let local = self.model(name)?.local_name();
+        let each = self.usages_of(local).map(|usage| (usage.in_flight(), usage.last_used()));
+        each.reduce(|a, b| (a.0.saturating_add(b.0), a.1.max(b.1)))
     }
 
     /// The name to put on the wire for `model`, as a JSON string, or `None` if the name that the client
@@ -272,21 +278,25 @@ impl Runner {
 
     #[inline]
     fn reserve(self: &Arc<Self>, booking: Booking) -> Option<Reservation> {
-        if !self.is_available() {
+        // The model before the slot: nobody who waits for a slot is told of one that was taken in vain.
+        if !self.is_available() || !booking.begin(self) {
             return None;
         }
-        let mut probe = match self.live.conduct().admit(Instant::now)? {
+        let conduct = self.live.conduct();
+        let Some(admitted) = conduct.admit(Instant::now) else {
+            booking.undo(self);
+            return None;
+        };
+        let mut probe = match admitted {
             Admitted::Freely => None,
             Admitted::Probing(probe) => Some(probe),
         };
         if !self.live.take(&booking) {
             if let Some(probe) = &mut probe {
-                self.live.conduct().give_back(probe);
+                conduct.give_back(probe);
             }
+            booking.undo(self);
             return None;
-        }
-        if let Some(usage) = booking.usage(self) {
-            usage.begin();
         }
         Some(Reservation::new(self.clone(), booking, probe))
     }

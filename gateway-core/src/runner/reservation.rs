@@ -11,13 +11,32 @@ pub(crate) struct Booking {
     pub(crate) tokens: u32,
     pub(crate) prefill_tokens: u32,
     pub(crate) resources: Option<Resources>,
-    /// Place of the model in the runner's status, which never changes inside a [`Runner`].
+    /// Place of the model in the runner's status, which never changes inside a [`Runner`]; `None` if the
+    /// request names none.
     pub(crate) model: Option<u32>,
 }
 
 impl Booking {
-    pub(super) fn usage<'r>(&self, runner: &'r Runner) -> Option<&'r Usage> {
+    fn usage<'r>(&self, runner: &'r Runner) -> Option<&'r Usage> {
         runner.usage.get(self.model? as usize).map(|usage| &**usage)
+    }
+
+    /// Counts the request among those that use its model; `false` while that must not be used.
+    #[inline]
+    pub(super) fn begin(&self, runner: &Runner) -> bool {
+        self.usage(runner).map_or(runner.live.unnamed(), Usage::gate).begin()
+    }
+
+    /// Takes back a beginning that came to nothing.
+    pub(super) fn undo(&self, runner: &Runner) {
+        self.usage(runner).map_or(runner.live.unnamed(), Usage::gate).end();
+    }
+
+    fn end(&self, runner: &Runner) {
+        match self.usage(runner) {
+            Some(usage) => usage.end(),
+            None => runner.live.unnamed().end(),
+        }
     }
 }
 
@@ -82,9 +101,7 @@ impl Drop for Reservation {
         if let Some(probe) = &mut self.probe {
             self.runner.live().conduct().give_back(probe);
         }
-        if let Some(usage) = self.booking.usage(&self.runner) {
-            usage.end();
-        }
+        self.booking.end(&self.runner);
         self.runner.live().give_back(&self.booking);
         self.runner.live().bell().slot_freed(&self.runner);
     }

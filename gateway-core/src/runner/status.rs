@@ -228,6 +228,13 @@ impl RunnerStatus {
         let models = models.into_iter().map(Model::loaded).collect();
         Self { health: Health::Healthy, models, ..Self::default() }
     }
+
+    pub(crate) fn is_same_but_for_load(&self, other: &Self) -> bool {
+        self.health == other.health
+            && self.models == other.models
+            && self.capabilities == other.capabilities
+            && self.resources == other.resources
+    }
 }
 
 #[cfg(test)]
