@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use gateway_core::{BestFit, BoxError, InMemoryRegistry, LeastLoaded, Registry, RoundRobin};
-use gateway_http::Gateway;
+use gateway_core::{BoxError, InMemoryRegistry, Registry};
+use gateway_http::{BearerTokens, Gateway};
 use gateway_transport_http::{HttpRunner, HttpRunners};
 use gateway_transport_ws::WsRunners;
 
-use crate::config::{RunnerEntry, Settings, Strategy};
+use crate::config::{RunnerEntry, Settings};
 
 /// A gateway, and its registry to look into.
 pub(crate) struct Assembled {
@@ -22,18 +22,26 @@ pub(crate) struct Assembled {
 pub(crate) fn assemble(settings: &Settings) -> Result<Assembled, BoxError> {
     let registry: Arc<dyn Registry> = Arc::new(InMemoryRegistry::new());
     let builder = Gateway::builder().registry(registry.clone());
-    let builder = match settings.strategy {
-        Strategy::LeastLoaded => builder.strategy(LeastLoaded::default()),
-        Strategy::RoundRobin => builder.strategy(RoundRobin::default()),
-        Strategy::BestFit => builder.strategy(BestFit),
-    };
-    let mut builder = builder.deadlines(settings.deadlines).retry(settings.retry);
+    let mut builder = builder
+        .balancer(settings.balancer()?)
+        .deadlines(settings.deadlines)
+        .queue(settings.queue)
+        .retry(settings.retry)
+        .health(settings.health)
+        .routes(settings.routes.clone())
+        .prompt_hashing(settings.prompts);
+    if let Some(hedge) = settings.hedge {
+        builder = builder.hedge(hedge);
+    }
+    if let Some(every) = settings.sse_keepalive {
+        builder = builder.sse_keepalive(every);
+    }
     if let Some(most) = settings.max_body_bytes {
         builder = builder.max_body_bytes(most);
     }
-    builder = match settings.client_tokens.is_empty() {
-        false => builder.client_tokens(settings.client_tokens.iter().map(String::as_str)),
-        true => builder.allow_anonymous_clients(),
+    builder = match clients(settings)? {
+        tokens if tokens.is_empty() => builder.allow_anonymous_clients(),
+        tokens => builder.client_authenticator(tokens),
     };
     if !settings.admin_tokens.is_empty() {
         builder = builder.admin_tokens(settings.admin_tokens.iter().map(String::as_str));
@@ -48,6 +56,14 @@ pub(crate) fn assemble(settings: &Settings) -> Result<Assembled, BoxError> {
         builder = builder.runners(runners);
     }
     Ok(Assembled { gateway: builder.build()?, registry })
+}
+
+fn clients(settings: &Settings) -> Result<BearerTokens, BoxError> {
+    let invalid = |error| format!("a client token is invalid: {error}");
+    let tokens = BearerTokens::new(&settings.client_tokens).map_err(invalid)?;
+    settings.clients.iter().try_fold(tokens, |tokens, client| {
+        Ok(tokens.with_identity(client.identity()?, &client.token).map_err(invalid)?)
+    })
 }
 
 fn runner(entry: &RunnerEntry) -> Result<HttpRunner, BoxError> {

@@ -1,13 +1,17 @@
 //! Every setting of `standalone` has an effect, in the stated order.
 
-#[path = "../standalone/config.rs"]
+#[path = "../standalone/config/mod.rs"]
 mod config;
 
 use std::time::Duration;
 
 use clap::Parser;
-use config::{Flags, LISTEN, MAX_CONNECTIONS, Settings, Strategy};
-use gateway_core::Deadlines;
+use config::{Flags, LISTEN, MAX_CONNECTIONS, Settings, StrategySetting};
+use gateway_core::{
+    Backoff, BreakerPolicy, Deadlines, HealthPolicy, HedgePolicy, OutlierPolicy, Priority, QueuePolicy,
+    RetryPolicy, Strategy,
+};
+use gateway_http::PromptHashing;
 
 fn resolve(flags: &[&str], environment: &[(&str, &str)], file: Option<&str>) -> Result<Settings, String> {
     let flags = Flags::parse_from(std::iter::once(&"standalone").chain(flags));
@@ -80,31 +84,268 @@ fn runners_come_from_file_and_environment() {
 }
 
 #[test]
-fn limits_have_defaults_and_zero_is_no_limit() {
+fn what_is_not_set_has_its_default() {
     let usual = resolve(&[], &[TOKEN], None).unwrap();
     assert_eq!(usual.deadlines, Deadlines::default());
     assert_eq!((usual.max_connections, usual.max_body_bytes), (MAX_CONNECTIONS, None));
-    assert_eq!(usual.strategy, Strategy::LeastLoaded);
-    let file = "strategy = 'best-fit'\n[limits]\nmax_body_bytes = 5\nmax_connections = 6\nmax_failures = 7\n\
-                first_byte_s = 8\nidle_s = 0";
-    let set = resolve(&[], &[TOKEN], Some(file)).unwrap();
-    assert_eq!(set.strategy, Strategy::BestFit);
-    assert_eq!((set.max_body_bytes, set.max_connections), (Some(5), 6));
-    assert_eq!(set.retry.max_failures, 7);
-    assert_eq!((set.deadlines.first_byte, set.deadlines.idle), (Some(Duration::from_secs(8)), None));
-    assert_eq!(set.deadlines.total, Deadlines::default().total);
-    for wrong in ["max_failures = 0", "max_connections = 0"] {
-        assert!(resolve(&[], &[TOKEN], Some(&format!("[limits]\n{wrong}"))).is_err());
+    assert_eq!(usual.strategy, StrategySetting::Named(Strategy::LeastLoaded));
+    assert!(usual.strategy_of.is_empty());
+    assert_eq!((usual.queue, usual.retry), (QueuePolicy::default(), RetryPolicy::default()));
+    assert_eq!(usual.health, HealthPolicy::default());
+    assert_eq!((usual.hedge, usual.sse_keepalive), (None, None));
+    assert_eq!(usual.prompts, PromptHashing::default());
+    assert!(usual.routes.is_empty() && usual.clients.is_empty());
+}
+
+/// Whether a setting has come through.
+type Check = fn(&Settings) -> bool;
+
+/// Checks each of these lines of a section by itself: none of them is a default.
+fn each(section: &str, lines: &[(&str, Check)]) {
+    let usual = resolve(&[], &[TOKEN], None).unwrap();
+    for (line, check) in lines {
+        let file = format!("{section}\n{line}");
+        let set = resolve(&[], &[TOKEN], Some(&file)).unwrap_or_else(|error| panic!("{line}: {error}"));
+        assert!(check(&set), "{section} {line} has no effect");
+        assert!(!check(&usual), "{section} {line} is the default: the test shows nothing");
+    }
+}
+
+fn seconds(seconds: f64) -> Duration {
+    Duration::from_secs_f64(seconds)
+}
+
+#[test]
+fn limits_and_what_clients_see() {
+    each(
+        "[limits]",
+        &[
+            ("max_body_bytes = 5", |set| set.max_body_bytes == Some(5)),
+            ("max_connections = 6", |set| set.max_connections == 6),
+            ("first_byte_s = 8.5", |set| set.deadlines.first_byte == Some(seconds(8.5))),
+            ("idle_s = 0", |set| set.deadlines.idle.is_none()),
+            ("total_s = 9", |set| set.deadlines.total == Some(seconds(9.0))),
+        ],
+    );
+    each("", &[("sse_keepalive_s = 15", |set| set.sse_keepalive == Some(seconds(15.0)))]);
+    each(
+        "[prompts]",
+        &[
+            ("block_bytes = 64", |set| set.prompts.block_bytes == 64),
+            ("separate_tenants = true", |set| set.prompts.separate_tenants),
+        ],
+    );
+}
+
+#[test]
+fn strategies_by_name_by_model_and_from_parts() {
+    let name = |file: &str| resolve(&[], &[TOKEN], Some(file)).unwrap().balancer().unwrap().name();
+    for strategy in Strategy::ALL {
+        assert_eq!(name(&format!("strategy = '{strategy}'")), strategy.as_str());
+        let text = include_str!("../standalone/gateway.toml");
+        assert!(text.contains(strategy.as_str()), "{strategy} is not in gateway.toml");
+    }
+    assert_eq!(name("[strategy]\nscorers = [{ name = 'load' }]"), "pipeline");
+    assert_eq!(name("[strategy_of]\nm = 'random'"), "per-model");
+    let set = resolve(&[], &[TOKEN], Some("[strategy_of.m]\nscorers = [{ name = 'load' }]")).unwrap();
+    assert!(matches!(set.strategy_of["m"], StrategySetting::Pipeline(_)));
+    for (file, problem) in [
+        ("strategy = 'guess'", "least-loaded"),
+        ("strategy = 3", "the name of a strategy"),
+        ("[strategy]\nscorers = []", "strategy: "),
+        ("[strategy]\nscorers = [{ name = 'load' }]\nnonsense = 3", "nonsense"),
+        ("[strategy]\nscorers = [{ name = 'guess' }]", "guess"),
+        (
+            "[strategy_of.m]\nfilters = [{ name = 'max-load' }]\nscorers = [{ name = 'load' }]",
+            "strategy_of.m: ",
+        ),
+        ("[strategy_of]\n'' = 'random'", "strategy_of"),
+    ] {
+        let error = resolve(&[], &[TOKEN], Some(file)).err().unwrap_or_else(|| panic!("{file} is accepted"));
+        assert!(error.contains(problem), "{error}");
+    }
+}
+
+#[test]
+fn how_requests_wait() {
+    each(
+        "[queue]",
+        &[
+            ("max_waiting = 0", |set| set.queue.max_waiting == 0),
+            ("max_per_tenant = 3", |set| set.queue.max_per_tenant == 3),
+            ("patience_s = 5", |set| set.queue.patience == seconds(5.0)),
+            ("ageing_s = 60", |set| set.queue.ageing == seconds(60.0)),
+            ("look_s = 1", |set| set.queue.look == seconds(1.0)),
+        ],
+    );
+}
+
+#[test]
+fn retries_and_hedges() {
+    each(
+        "[retry]",
+        &[
+            ("max_failures = 7", |set| set.retry.max_failures == 7),
+            ("budget = false", |set| set.retry.budget.is_none()),
+            ("budget_ratio = 0.5", |set| set.retry.budget.unwrap().ratio == 0.5),
+            ("budget_min_per_second = 1", |set| set.retry.budget.unwrap().min_per_second == 1.0),
+            ("budget_window_s = 5", |set| set.retry.budget.unwrap().window == seconds(5.0)),
+            ("pause_s = 0.5\njitter = 0", |set| set.retry.backoff.pause(0) == seconds(0.5)),
+            ("longest_pause_s = 3\njitter = 0", |set| set.retry.backoff.pause(20) == seconds(3.0)),
+            ("jitter = 0", |set| set.retry.backoff.pause_at(0, 0.0) == Backoff::SHORTEST),
+        ],
+    );
+    each(
+        "[hedge]\nenabled = true",
+        &[
+            ("", |set| set.hedge == Some(HedgePolicy::after(seconds(2.0)))),
+            ("after_s = 0.5", |set| set.hedge.is_some_and(|hedge| hedge.after == seconds(0.5))),
+            ("ratio = 0.1", |set| set.hedge.is_some_and(|hedge| hedge.ratio == 0.1)),
+        ],
+    );
+}
+
+#[test]
+fn what_is_done_about_runners_that_fail() {
+    fn breaker(set: &Settings) -> BreakerPolicy {
+        set.health.breaker.unwrap()
+    }
+    each(
+        "[breaker]",
+        &[
+            ("enabled = false", |set| set.health.breaker.is_none()),
+            ("consecutive_faults = 2", |set| breaker(set).consecutive_faults == 2),
+            ("fault_rate = 0.9", |set| breaker(set).fault_rate == 0.9),
+            ("min_requests = 3", |set| breaker(set).min_requests == 3),
+            ("window_s = 60", |set| set.health.window == seconds(60.0)),
+            ("open_s = 1", |set| breaker(set).open_for == seconds(1.0)),
+            ("longest_open_s = 9", |set| breaker(set).longest_open == seconds(9.0)),
+            ("probes = 4", |set| breaker(set).probes == 4),
+            ("close_after = 5", |set| breaker(set).close_after == 5),
+        ],
+    );
+    each(
+        "[hold]",
+        &[
+            ("enabled = false", |set| set.health.hold.is_none()),
+            ("after = 9", |set| set.health.hold.unwrap().after == 9),
+            ("shortest_s = 2", |set| set.health.hold.unwrap().shortest == seconds(2.0)),
+            ("longest_s = 20", |set| set.health.hold.unwrap().longest == seconds(20.0)),
+            ("longest_asked_s = 0", |set| set.health.hold.unwrap().longest_asked.is_zero()),
+        ],
+    );
+    each(
+        "[slow_start]",
+        &[
+            ("over_s = 0", |set| set.health.warmup.is_none()),
+            ("over_s = 60", |set| set.health.warmup.unwrap().over == seconds(60.0)),
+            ("from = 0.5", |set| set.health.warmup.unwrap().from == 0.5),
+        ],
+    );
+    fn outliers(set: &Settings) -> OutlierPolicy {
+        set.health.outliers.unwrap()
+    }
+    each(
+        "[outliers]",
+        &[
+            ("enabled = false", |set| set.health.outliers.is_none()),
+            ("min_peers = 3", |set| outliers(set).min_peers == 3),
+            ("min_requests = 50", |set| outliers(set).min_requests == 50),
+            ("deviations = 3", |set| outliers(set).deviations == 3.0),
+            ("least_gap = 0.2", |set| outliers(set).least_gap == 0.2),
+            ("times_median = 5", |set| outliers(set).times_median == 5.0),
+            ("least_latency_s = 1", |set| outliers(set).least_latency == seconds(1.0)),
+            ("eject_s = 5", |set| outliers(set).eject_for == seconds(5.0)),
+            ("longest_s = 50", |set| outliers(set).longest == seconds(50.0)),
+            ("most = 0.5", |set| outliers(set).most == 0.5),
+        ],
+    );
+}
+
+#[test]
+fn names_of_models() {
+    fn targets(set: &Settings, name: &str) -> Vec<String> {
+        set.routes.targets(name).map(ToString::to_string).collect()
+    }
+    each("[models.aliases]", &[("gpt = 'llama'", |set| targets(set, "gpt") == ["llama"])]);
+    each("[models.classes]", &[("fast = ['a', 'b']", |set| targets(set, "class:fast") == ["a", "b"])]);
+    each("[models.fallbacks]", &[("big = ['small']", |set| targets(set, "big") == ["big", "small"])]);
+    let circle = resolve(&[], &[TOKEN], Some("[models.aliases]\na = 'b'\nb = 'a'")).err().unwrap();
+    assert!(circle.contains("circle"), "{circle}");
+}
+
+#[test]
+fn clients_of_whom_more_is_said() {
+    let file = "[[client]]\ntoken = 't1'\nname = 'batch'\ntenant = 'team'\nmax_priority = 'high'\n\
+                [[client]]\ntoken = 't2'\nname = 'other'";
+    let set = resolve(&[], &[], Some(file)).unwrap();
+    let [batch, other] = [0, 1].map(|at| set.clients[at].identity().unwrap());
+    assert_eq!(set.clients[0].token, "t1");
+    assert_eq!((batch.name(), batch.max_priority()), (Some("batch"), Priority::High));
+    assert_eq!(batch.tenant().map(|tenant| tenant.as_str()), Some("team"));
+    assert_eq!(other.tenant().map(|tenant| tenant.as_str()), Some("other"));
+    assert_eq!(other.max_priority(), Priority::Normal);
+    assert!(!format!("{:?}", set.clients).contains("t1"));
+    for (line, problem) in [("max_priority = 'urgent'", "urgent"), ("tenant = ''", "client.tenant")] {
+        let file = format!("[[client]]\ntoken = 't'\nname = 'n'\n{line}");
+        let error = resolve(&[], &[], Some(&file)).err().unwrap();
+        assert!(error.contains(problem), "{error}");
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_with_its_key() {
+    for (section, line) in [
+        ("limits", "max_connections = 0"),
+        ("queue", "look_s = 0"),
+        ("retry", "max_failures = 0"),
+        ("retry", "budget_ratio = -1"),
+        ("retry", "budget_min_per_second = -1"),
+        ("retry", "budget_window_s = 0"),
+        ("breaker", "fault_rate = -0.1"),
+        ("breaker", "probes = 0"),
+        ("breaker", "close_after = 64"),
+        ("breaker", "window_s = 0"),
+        ("hold", "after = 0"),
+        ("slow_start", "from = 1.5"),
+        ("outliers", "min_peers = 1"),
+        ("outliers", "deviations = -1"),
+        ("outliers", "least_gap = 2"),
+        ("outliers", "times_median = 0.5"),
+        ("outliers", "most = 1.1"),
+        ("hedge", "ratio = 2"),
+        ("prompts", "block_bytes = 63"),
+    ] {
+        let error = resolve(&[], &[TOKEN], Some(&format!("[{section}]\n{line}"))).err();
+        let error = error.unwrap_or_else(|| panic!("{section}.{line} is accepted"));
+        let key = line.split(' ').next().unwrap();
+        assert!(error.contains(&format!("{section}.{key}")), "{error}");
+    }
+    for (file, problem) in [
+        ("[retry]\npause_s = 2", "longest"),
+        ("[retry]\njitter = 2", "jitter"),
+        ("[limits]\nidle_s = -1", "seconds"),
+        ("[limits]\nidle_s = nan", "seconds"),
+        ("sse_keepalive_s = 0.05", "sse_keepalive_s"),
+    ] {
+        let error = resolve(&[], &[TOKEN], Some(file)).err().unwrap();
+        assert!(error.contains(problem), "{error}");
     }
 }
 
 #[test]
 fn unknown_keys_are_errors_that_name_the_key() {
+    for section in
+        ["limits", "prompts", "retry", "breaker", "hold", "slow_start", "outliers", "hedge", "models"]
+    {
+        let error = resolve(&[], &[TOKEN], Some(&format!("[{section}]\nnonsense = 3"))).err().unwrap();
+        assert!(error.contains("nonsense"), "{error}");
+    }
     for (file, key) in [
         ("lisen = 'x'", "lisen"),
-        ("[limits]\nidle = 3", "idle"),
         ("[[runner]]\nurl = 'http://a'\nweight = 3", "weight"),
-        ("strategy = 'random'", "random"),
+        ("[[client]]\ntoken = 'a'\nname = 'b'\ntier = 3", "tier"),
+        ("strategy = 'guess'", "guess"),
     ] {
         let error = resolve(&[], &[TOKEN], Some(file)).err().unwrap();
         assert!(error.contains(key), "{error}");
@@ -132,8 +373,37 @@ fn workers_are_counted_from_one() {
 }
 
 #[test]
-fn the_example_file_is_valid() {
-    let settings = resolve(&[], &[], Some(include_str!("../standalone/gateway.toml"))).unwrap();
-    assert_eq!(settings.runners.len(), 1);
-    assert_eq!(settings.deadlines, Deadlines::default(), "the example shows the defaults");
+fn the_example_file_shows_every_key_and_the_defaults() {
+    let text = include_str!("../standalone/gateway.toml");
+    let settings = resolve(&[], &[], Some(text)).unwrap();
+    assert_eq!((settings.runners.len(), settings.clients.len()), (1, 1));
+    let usual = resolve(&[], &[TOKEN], None).unwrap();
+    assert_eq!(settings.listen, usual.listen);
+    assert_eq!(settings.strategy, usual.strategy);
+    assert_eq!(settings.max_connections, usual.max_connections);
+    assert_eq!(settings.deadlines, usual.deadlines);
+    assert_eq!(settings.prompts, usual.prompts);
+    assert_eq!((settings.queue, settings.retry), (usual.queue, usual.retry));
+    assert_eq!(settings.health, usual.health);
+    assert_eq!((settings.hedge, settings.sse_keepalive), (usual.hedge, usual.sse_keepalive));
+    // An unknown key makes the error list all that there are.
+    let file: toml::Table = text.parse().unwrap();
+    for (section, written) in [("", &file)].into_iter().chain(sections(&file)) {
+        let header = if section.is_empty() { String::new() } else { format!("[{section}]\n") };
+        let error = resolve(&[], &[TOKEN], Some(&format!("{header}nonsense = 3"))).err().unwrap();
+        let expected = error.split("expected").nth(1).unwrap_or_default();
+        // A table of names has no keys of its own.
+        if section == "strategy_of" {
+            continue;
+        }
+        let keys: Vec<_> = expected.split('`').skip(1).step_by(2).collect();
+        assert!(!keys.is_empty(), "{error}");
+        for key in keys {
+            assert!(written.contains_key(key), "{section}.{key} is not in gateway.toml");
+        }
+    }
+}
+
+fn sections(file: &toml::Table) -> impl Iterator<Item = (&str, &toml::Table)> {
+    file.iter().filter_map(|(key, value)| Some((key.as_str(), value.as_table()?)))
 }

@@ -1,13 +1,13 @@
 use std::fmt;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures_util::Stream;
 use gateway_core::{BoxError, DispatchBody};
 use http_body::{Body, Frame, SizeHint};
 
-use crate::inference::SseGuard;
+use crate::inference::{Awaited, Heard, SseGuard};
 use crate::request_log::Record;
 
 /// The body of every answer of the gateway. Dropping it before its end cancels the request on the runner.
@@ -24,11 +24,23 @@ enum Source {
     Held(Bytes),
     Answer(DispatchBody),
     Sse(SseGuard),
+    Awaited(Awaited),
     Events(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
 }
 
 impl Source {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        record: Option<&mut Record>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Self::Awaited(awaited) = self {
+            match ready!(awaited.poll(cx, record)) {
+                Heard::Comment(comment) => return Poll::Ready(Some(Ok(Frame::data(comment)))),
+                Heard::Stream(guard) => *self = Self::Sse(*guard),
+                Heard::LastWords(words) => *self = Self::Held(words),
+            }
+        }
         match self {
             Self::Held(bytes) => {
                 let bytes = std::mem::take(bytes);
@@ -39,6 +51,7 @@ impl Source {
             Self::Events(events) => {
                 events.as_mut().poll_next(cx).map(|event| event.map(|e| Ok(Frame::data(e))))
             }
+            Self::Awaited(_) => Poll::Pending,
         }
     }
 
@@ -47,7 +60,7 @@ impl Source {
             Self::Held(bytes) => bytes.is_empty(),
             Self::Answer(body) => body.is_end_stream(),
             Self::Sse(guard) => guard.is_end(),
-            Self::Events(_) => false,
+            Self::Events(_) | Self::Awaited(_) => false,
         }
     }
 
@@ -70,6 +83,10 @@ impl GatewayBody {
 
     pub(crate) fn sse(body: DispatchBody) -> Self {
         Self { source: Source::Sse(SseGuard::new(body)), record: None }
+    }
+
+    pub(crate) fn awaited(awaited: Awaited) -> Self {
+        Self { source: Source::Awaited(awaited), record: None }
     }
 
     pub(crate) fn events(events: impl Stream<Item = Bytes> + Send + 'static) -> Self {
@@ -111,7 +128,8 @@ impl Body for GatewayBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let polled = self.source.poll(cx);
+        let Self { source, record } = &mut *self;
+        let polled = source.poll(cx, record.as_mut());
         match &polled {
             Poll::Ready(Some(Ok(_))) => self.finish_if_done(),
             Poll::Ready(Some(Err(_))) => self.finish(Some("broken_off")),
@@ -133,7 +151,7 @@ impl Body for GatewayBody {
             Source::Held(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Source::Answer(body) => body.size_hint(),
             // An error event may be added at any time.
-            Source::Sse(_) | Source::Events(_) => SizeHint::default(),
+            Source::Sse(_) | Source::Awaited(_) | Source::Events(_) => SizeHint::default(),
         }
     }
 }
@@ -144,6 +162,7 @@ impl fmt::Debug for GatewayBody {
             Source::Held(_) => "held",
             Source::Answer(_) => "answer",
             Source::Sse(_) => "event stream",
+            Source::Awaited(_) => "awaited event stream",
             Source::Events(_) => "events",
         };
         write!(f, "GatewayBody({source})")

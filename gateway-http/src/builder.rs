@@ -3,10 +3,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway_core::{
-    Balancer, CancellationToken, Deadlines, Dispatcher, Door, InMemoryRegistry, LeastLoaded, Observer,
-    QueuePolicy, Registry, RetryPolicy, Router, RunnerSource,
+    Balancer, CancellationToken, Deadlines, Dispatcher, Door, HealthPolicy, HedgePolicy, InMemoryRegistry,
+    LeastLoaded, ModelRoutes, Observer, QueuePolicy, Registry, RetryPolicy, Router, RunnerSource,
 };
-use http::HeaderValue;
 use tokio::sync::{Semaphore, broadcast};
 use tokio_util::task::TaskTracker;
 
@@ -14,7 +13,7 @@ use crate::admin;
 use crate::admission::Admission;
 use crate::auth::{Access, Authenticator, BearerTokens};
 use crate::gateway::{Gateway, Shared};
-use crate::inference::BodyLimits;
+use crate::inference::{BodyLimits, PromptHashing, Reasons};
 use crate::metrics::Metrics;
 use crate::route::{Endpoint, Route};
 
@@ -39,9 +38,14 @@ pub struct GatewayBuilder {
     admins: Who,
     admission: Option<Arc<dyn Admission>>,
     limits: BodyLimits,
+    prompts: PromptHashing,
+    keepalive: Option<Duration>,
     deadlines: Deadlines,
     retry: RetryPolicy,
     queue: QueuePolicy,
+    hedge: Option<HedgePolicy>,
+    health: HealthPolicy,
+    routes: ModelRoutes,
     observers: Vec<Arc<dyn Observer>>,
     metrics: Arc<Metrics>,
 }
@@ -83,9 +87,14 @@ impl GatewayBuilder {
             admins: Who::default(),
             admission: None,
             limits: BodyLimits { max_bytes: BodyLimits::MAX_BYTES, idle: BodyLimits::IDLE, total: None },
+            prompts: PromptHashing::default(),
+            keepalive: None,
             deadlines: Deadlines::default(),
             retry: RetryPolicy::default(),
             queue: QueuePolicy::default(),
+            hedge: None,
+            health: HealthPolicy::default(),
+            routes: ModelRoutes::default(),
             observers: Vec::new(),
             metrics: Arc::default(),
         }
@@ -94,6 +103,13 @@ impl GatewayBuilder {
     /// Who of the runners that could serve a request does; [`LeastLoaded`] unless set.
     pub fn strategy(mut self, strategy: impl Balancer) -> Self {
         self.balancer = Arc::new(strategy);
+        self
+    }
+
+    /// The same, for a strategy that is chosen while the program runs, as by
+    /// [`Strategy::build`](gateway_core::Strategy::build).
+    pub fn balancer(mut self, balancer: Arc<dyn Balancer>) -> Self {
+        self.balancer = balancer;
         self
     }
 
@@ -178,6 +194,24 @@ impl GatewayBuilder {
         self
     }
 
+    /// When a request is sent to a second runner because the first takes long; never unless set.
+    pub fn hedge(mut self, hedge: HedgePolicy) -> Self {
+        self.hedge = Some(hedge);
+        self
+    }
+
+    /// What decides whether a runner deserves requests: circuit breaker, holds, slow start, outliers.
+    pub fn health(mut self, health: HealthPolicy) -> Self {
+        self.health = health;
+        self
+    }
+
+    /// Names that stand for models: aliases, classes, fallbacks. Every name stands for itself unless set.
+    pub fn routes(mut self, routes: ModelRoutes) -> Self {
+        self.routes = routes;
+        self
+    }
+
     /// The largest body of a request, in bytes; 64 MiB unless set, which is a prompt with a few photographs
     /// in base64. A body is held in memory until its request is over, so that it can be tried elsewhere.
     pub fn max_body_bytes(mut self, max: usize) -> Self {
@@ -190,6 +224,30 @@ impl GatewayBuilder {
         self.limits.idle = idle;
         self
     }
+
+    /// How prompts are cut into blocks, for strategies that look for a runner with a prompt's beginning in
+    /// its cache. With any other strategy it has no effect.
+    pub fn prompt_hashing(mut self, hashing: PromptHashing) -> Self {
+        self.prompts = hashing;
+        self
+    }
+
+    /// Begins event streams before their runner does: when a request with `stream: true` has waited for so
+    /// long for its first token, the client gets 200, and then a comment (`: waiting`) each time that so much
+    /// more has passed, so that nothing on the way closes the connection. At least
+    /// [`GatewayBuilder::MIN_SSE_KEEPALIVE`]; off unless set.
+    ///
+    /// Once begun, a failure can no longer be told by its status: it comes as an error event and `[DONE]`, as
+    /// when a stream breaks off, and `x-backend-used`, `x-model-used`, `x-router-reason` and `retry-after` are
+    /// missing. Clients that go by status should be given a time beyond which they would not wait anyway.
+    pub fn sse_keepalive(mut self, every: Duration) -> Self {
+        self.keepalive = Some(every);
+        self
+    }
+
+    /// The shortest time of [`GatewayBuilder::sse_keepalive`]: 100 ms. No proxy gives up sooner, and
+    /// hardly a failure would be told by its status.
+    pub const MIN_SSE_KEEPALIVE: Duration = Duration::from_millis(100);
 
     /// Adds the gateway's metrics to a registry of the host's. They are in
     /// [`Gateway::metrics_text`] in any case. Two gateways in one registry need a label each:
@@ -210,16 +268,26 @@ impl GatewayBuilder {
         let clients = self.clients.access("client")?.ok_or(BuildError::NoClients)?;
         let admins = self.admins.access("admin")?.unwrap_or(Access::Closed);
         let doors = doors(&self.sources)?;
+        if self.prompts.block_bytes < PromptHashing::MIN_BLOCK_BYTES {
+            return Err(BuildError::BlocksTooSmall);
+        }
+        if self.keepalive.is_some_and(|every| every < Self::MIN_SSE_KEEPALIVE) {
+            return Err(BuildError::KeepaliveTooShort);
+        }
         if !self.sources.is_empty() && tokio::runtime::Handle::try_current().is_err() {
             return Err(BuildError::NoRuntime);
         }
-        let strategy = self.balancer.name();
         let mut dispatcher = Dispatcher::builder(self.registry.clone())
             .balancer(self.balancer)
             .observer(self.metrics.clone())
             .deadlines(self.deadlines)
             .retry(self.retry)
-            .queue(self.queue);
+            .queue(self.queue)
+            .health(self.health)
+            .routes(self.routes);
+        if let Some(hedge) = self.hedge {
+            dispatcher = dispatcher.hedge(hedge);
+        }
         if let Some(router) = self.router {
             dispatcher = dispatcher.router(router);
         }
@@ -232,15 +300,17 @@ impl GatewayBuilder {
             sources.spawn(source.run(self.registry.clone(), stop.clone()));
         }
         let shared = Arc::new(Shared {
-            dispatcher,
             clients,
             admins,
             admission: self.admission,
+            prompts: Some(self.prompts).filter(|_| dispatcher.reads_prompts()),
             limits: BodyLimits { total: self.deadlines.total, ..self.limits },
+            dispatcher,
             doors,
             metrics: self.metrics,
-            reason: reason(strategy),
-            reason_retried: reason(&format!("{strategy}; retried")),
+            reasons: Reasons::default(),
+            keepalive: self.keepalive,
+            patience: self.queue.patience,
             closing: stop.child_token(),
             stop,
             sources,
@@ -250,11 +320,6 @@ impl GatewayBuilder {
         shared.metrics.serve(&shared);
         Ok(Gateway::new(shared))
     }
-}
-
-fn reason(text: &str) -> HeaderValue {
-    // A balancer of a stranger may have a name that no header can hold.
-    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("custom"))
 }
 
 fn doors(sources: &[Box<dyn RunnerSource>]) -> Result<Vec<Arc<dyn Door>>, BuildError> {
@@ -299,6 +364,18 @@ pub enum BuildError {
         /// The path.
         path: String,
     },
+    /// Blocks of prompts that are hardly more than their hash.
+    #[error(
+        "prompts are hashed in blocks of at least {} bytes: make them larger",
+        PromptHashing::MIN_BLOCK_BYTES
+    )]
+    BlocksTooSmall,
+    /// Comments would be most of what is sent.
+    #[error(
+        "event streams are kept alive every {:?} at most: give a longer time",
+        GatewayBuilder::MIN_SSE_KEEPALIVE
+    )]
+    KeepaliveTooShort,
     /// Runner sources need a runtime to run on.
     #[error("runner sources need a tokio runtime: call build within one")]
     NoRuntime,

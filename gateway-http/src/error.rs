@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::admission::{Refused, RefusedKind};
 use crate::auth::AuthError;
+use crate::refusals;
 use crate::respond::{BACKEND_USED, json};
 
 /// A failure, ready to be told to the client. Always boxed: the way of success must not carry its size.
@@ -20,6 +21,8 @@ pub(crate) struct ApiError {
     pub(crate) reason: Reason,
     /// For the log only: it may name runners.
     pub(crate) detail: Option<String>,
+    /// On how many runners the request was tried.
+    pub(crate) tries: u32,
     status: StatusCode,
     kind: &'static str,
     code: Option<&'static str>,
@@ -120,6 +123,7 @@ impl ApiError {
         Box::new(Self {
             reason,
             detail: None,
+            tries: 0,
             status,
             kind,
             code: None,
@@ -247,8 +251,11 @@ impl ApiError {
         let error = match failed.kind() {
             K::UnknownModel => Self::unknown_model(model),
             K::NoneEligible => {
-                let message =
-                    format!("No runner can serve the model `{model}` at the moment. Try again later.");
+                let counted = refusals::counted(failed.refusals());
+                let colon = if counted.is_empty() { "" } else { ": " };
+                let message = format!(
+                    "No runner can serve the model `{model}` at the moment{colon}{counted}. Try again later."
+                );
                 Self::new(Reason::NoneEligible, status, SERVER, message).code("no_runner_available")
             }
             K::Overloaded => {
@@ -309,24 +316,41 @@ impl ApiError {
         let mut error = error.retry_after(failed.retry_after());
         error.runner = failed.runner().and_then(|id| HeaderValue::from_bytes(id.as_str().as_bytes()).ok());
         error.detail = Some(describe(failed));
+        error.tries = failed.tries();
         error
     }
 
+    /// A runner answered where an event stream was expected that has begun already.
+    pub(crate) fn no_stream(status: StatusCode) -> Box<Self> {
+        let message = if status.is_success() {
+            "The runner's answer is no event stream.".into()
+        } else {
+            format!("The runner answered with the status {}.", status.as_u16())
+        };
+        Self::new(Reason::RunnerFailed, status, UPSTREAM, message).code("upstream_failed")
+    }
+
+    /// The last event of a stream that had begun.
+    pub(crate) fn event(&self) -> Bytes {
+        Self::as_event(&self.object())
+    }
+
+    /// Any error object as the last event of a stream.
+    pub(crate) fn as_event(object: &impl Serialize) -> Bytes {
+        // Only maps with keys that are no strings can fail, and there are none. JSON without spaces has no
+        // line breaks, so the data is one line.
+        let json = serde_json::to_string(object).unwrap_or_default();
+        format!("data: {json}\n\ndata: [DONE]\n\n").into()
+    }
+
+    fn object(&self) -> Object<'_> {
+        let Self { kind, code, param, message, .. } = self;
+        Object { error: Inner { message, r#type: kind, param: *param, code: *code } }
+    }
+
     pub(crate) fn into_response(self, version: Version) -> Response<Bytes> {
-        #[derive(Serialize)]
-        struct Object<'a> {
-            error: Inner<'a>,
-        }
-        #[derive(Serialize)]
-        struct Inner<'a> {
-            message: &'a str,
-            r#type: &'a str,
-            param: Option<&'a str>,
-            code: Option<&'a str>,
-        }
-        let Self { status, kind, code, param, message, retry_after, close, allow, runner, .. } = self;
-        let inner = Inner { message: &message, r#type: kind, param, code };
-        let mut response = json(status, &Object { error: inner });
+        let mut response = json(self.status, &self.object());
+        let Self { status, retry_after, close, allow, runner, .. } = self;
         let headers = response.headers_mut();
         if let Some(wait) = retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds(wait)));
@@ -346,6 +370,19 @@ impl ApiError {
         }
         response
     }
+}
+
+#[derive(Serialize)]
+struct Object<'a> {
+    error: Inner<'a>,
+}
+
+#[derive(Serialize)]
+struct Inner<'a> {
+    message: &'a str,
+    r#type: &'a str,
+    param: Option<&'a str>,
+    code: Option<&'a str>,
 }
 
 /// Whole seconds, rounded up, at least one: a client that comes back too early is refused again.

@@ -23,7 +23,7 @@ use crate::auth::{Access, Identity};
 use crate::body::GatewayBody;
 use crate::builder::GatewayBuilder;
 use crate::error::ApiError;
-use crate::inference::{self, BodyLimits};
+use crate::inference::{self, BodyLimits, PromptHashing, Reasons};
 use crate::metrics::Metrics;
 use crate::observability::Observability;
 use crate::request_log::Record;
@@ -50,11 +50,15 @@ pub(crate) struct Shared {
     pub(crate) admins: Access,
     pub(crate) admission: Option<Arc<dyn Admission>>,
     pub(crate) limits: BodyLimits,
+    /// `None` if nobody would read the hashes.
+    pub(crate) prompts: Option<PromptHashing>,
     pub(crate) doors: Vec<Arc<dyn Door>>,
     pub(crate) metrics: Arc<Metrics>,
-    /// `x-router-reason`, made once.
-    pub(crate) reason: HeaderValue,
-    pub(crate) reason_retried: HeaderValue,
+    pub(crate) reasons: Reasons,
+    /// After how long an event stream is begun without its runner, and how often it then says so.
+    pub(crate) keepalive: Option<Duration>,
+    /// The longest that a request waits for a slot.
+    pub(crate) patience: Duration,
     /// Cancelled when the shutdown begins: ends what would never end by itself.
     pub(crate) closing: CancellationToken,
     /// Cancelled when the sources are to stop.
@@ -143,9 +147,7 @@ where
     let mut response = match answer(shared, route, parts, body, &mut record).await {
         Ok(response) => response,
         Err(error) => {
-            shared.metrics.refused.count(error.reason);
-            record.outcome = Some(error.reason.as_str());
-            record.detail.clone_from(&error.detail);
+            record.failed(&error);
             error.into_response(version).map(GatewayBody::held)
         }
     };
@@ -180,6 +182,7 @@ where
             return inference::forward(shared, api, request, body, &identity, record).await;
         }
         Route::Events => return admin::events(shared),
+        Route::Explain => admin::explain(shared, &request, body, &identity).await?,
         Route::Command(command, id) => {
             admin::command(shared, command, id, &request, body, record.id()).await?
         }
@@ -207,7 +210,7 @@ async fn who(shared: &Shared, route: Route<'_>, request: &Parts) -> Result<Ident
         Route::Door(_) => Ok(Identity::anonymous()),
         Route::Unknown => Ok(Identity::anonymous()),
         Route::Inference(_) | Route::Models | Route::Model(_) => shared.clients.check(request).await,
-        Route::Runners | Route::AdminRunners | Route::Command(..) | Route::Events => {
+        Route::Runners | Route::AdminRunners | Route::Command(..) | Route::Events | Route::Explain => {
             shared.admins.check(request).await
         }
     }

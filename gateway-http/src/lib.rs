@@ -36,15 +36,26 @@
 //! | `GET /runners`, `/admin/runners` | admins |
 //! | `POST /admin/runners/{id}/load-model`, `/unload-model`, `/drain`, `/request-status` | admins |
 //! | `GET /admin/runners/events` | admins |
+//! | `POST /admin/explain` | admins: takes what an inference request does and says which runners could serve it |
 //! | the doors of the runner sources, such as `/ws/runners` | runners; the door checks them |
 //!
 //! Every failure of the gateway has OpenAI's error object as its body; what a runner itself answers passes as it is. Metrics are not among the routes: they are
 //! served by [`Gateway::observability`], wherever the host wants them.
 //!
+//! # What clients can say
+//!
+//! All of it is optional, and passed on to the runner as it is.
+//!
+//! | header | meaning |
+//! |---|---|
+//! | `x-session-id` | names the conversation, for strategies that send one to where it was; else the body's `prompt_cache_key` or `user` does. One tenant's names mean nothing to another's. |
+//! | `x-request-timeout-ms` | in how many milliseconds the whole answer is wanted: strategies that keep deadlines mind it, and nobody waits for a slot for longer. An answer that has begun is not cut. |
+//! | `x-priority` | `high`, `normal` or `low`: who goes first when all runners are full. Else the body's `service_tier` says so: `priority` is high, `flex` is low. Nobody gets more than its [`Identity`] was granted, which is `normal` unless said. |
+//!
 //! # What is promised
 //!
-//! - **Bytes are preserved.** Of a request's body only `model` is read. What reaches the runner is what the
-//!   client sent, byte for byte, unless the runner knows the model by another name; then that name alone
+//! - **Bytes are preserved.** Of a request's body a few fields are looked at. What reaches the runner is what
+//!   the client sent, byte for byte, unless the runner knows the model by another name; then that name alone
 //!   is replaced. Chunks of an answer are passed on as they come.
 //! - **A broken stream is told.** When a runner dies in the middle of an event stream, the client gets an
 //!   error event and `[DONE]`. Any other answer is cut off, so that nobody takes a part for the whole.
@@ -67,6 +78,7 @@ mod gateway;
 mod inference;
 mod metrics;
 mod observability;
+mod refusals;
 mod request_log;
 mod respond;
 mod route;
@@ -78,5 +90,6 @@ pub use body::GatewayBody;
 pub use builder::{BuildError, GatewayBuilder};
 pub use decision::Decision;
 pub use gateway::{Gateway, ResponseFuture};
+pub use inference::PromptHashing;
 pub use observability::Observability;
 pub use shutdown::Drained;

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use gateway_core::{ModelId, RequestId, Runner};
+use gateway_core::{Dispatched, ModelId, RequestId, Runner};
 use http::uri::PathAndQuery;
 use http::{Method, StatusCode};
 use tokio::time::Instant;
 
+use crate::error::ApiError;
 use crate::metrics::Metrics;
 use crate::route::Endpoint;
 
@@ -21,12 +22,29 @@ pub(crate) struct Record {
     started: Instant,
     status: Option<StatusCode>,
     pub(crate) model: Option<ModelId>,
-    pub(crate) runner: Option<Arc<Runner>>,
-    pub(crate) tries: u32,
+    runner: Option<Arc<Runner>>,
+    tries: u32,
     /// What happened, where the status alone does not tell.
     pub(crate) outcome: Option<&'static str>,
-    pub(crate) detail: Option<String>,
+    detail: Option<String>,
     finished: bool,
+}
+
+/// Who answered, and when.
+pub(crate) struct Served {
+    runner: Arc<Runner>,
+    tries: u32,
+    hedged: bool,
+    is_fallback: bool,
+    sent: Instant,
+    first_byte: Instant,
+}
+
+impl Served {
+    pub(crate) fn by(answer: &Dispatched) -> Self {
+        let Dispatched { tries, hedged, is_fallback, sent, first_byte, .. } = *answer;
+        Self { runner: answer.runner.clone(), tries, hedged, is_fallback, sent, first_byte }
+    }
 }
 
 /// What access logs write when the client left before there was an answer.
@@ -60,8 +78,28 @@ impl Record {
         &self.id
     }
 
-    pub(crate) fn started(&self) -> Instant {
-        self.started
+    /// A runner answers a request that was here as a whole at `arrived`.
+    pub(crate) fn served(&mut self, by: Served, arrived: Instant) {
+        let timings = &self.metrics.inference;
+        timings.first_byte.observe(by.first_byte - self.started);
+        // With several tries the time is mostly that of the runners that failed.
+        if by.tries == 1 {
+            timings.overhead.observe(by.sent - arrived);
+        }
+        // A hedge is a try, too.
+        let retries = by.tries.saturating_sub(1 + u32::from(by.hedged));
+        self.metrics.detours.count(retries, by.hedged, by.is_fallback);
+        self.runner = Some(by.runner);
+        self.tries = by.tries;
+    }
+
+    /// The gateway itself tells the client of a failure.
+    pub(crate) fn failed(&mut self, error: &ApiError) {
+        self.metrics.refused.count(error.reason);
+        self.metrics.detours.count(error.tries.saturating_sub(1), false, false);
+        self.tries = error.tries;
+        self.outcome = Some(error.reason.as_str());
+        self.detail.clone_from(&error.detail);
     }
 
     /// The head of the answer is on its way.

@@ -20,6 +20,7 @@ pub(crate) enum Route<'p> {
     /// The runner's id, percent-encoded.
     Command(AdminCommand, &'p str),
     Events,
+    Explain,
     /// Which of the doors.
     Door(usize),
     Unknown,
@@ -60,12 +61,13 @@ pub(crate) enum Endpoint {
     Drain,
     Status,
     Events,
+    Explain,
     Door,
     Unknown,
 }
 
 impl Endpoint {
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::Chat,
         Self::Completion,
         Self::Embedding,
@@ -81,6 +83,7 @@ impl Endpoint {
         Self::Drain,
         Self::Status,
         Self::Events,
+        Self::Explain,
         Self::Door,
         Self::Unknown,
     ];
@@ -102,6 +105,7 @@ impl Endpoint {
             Self::Drain => "/admin/runners/{id}/drain",
             Self::Status => "/admin/runners/{id}/request-status",
             Self::Events => "/admin/runners/events",
+            Self::Explain => "/admin/explain",
             Self::Door => "door",
             Self::Unknown => "other",
         }
@@ -121,6 +125,7 @@ impl<'p> Route<'p> {
             "/runners" => return Self::Runners,
             "/admin/runners" => return Self::AdminRunners,
             "/admin/runners/events" => return Self::Events,
+            "/admin/explain" => return Self::Explain,
             _ => {}
         }
         if let Some(door) = doors.iter().position(|door| door.path() == path) {
@@ -157,6 +162,7 @@ impl<'p> Route<'p> {
             Self::Command(AdminCommand::Drain, _) => Endpoint::Drain,
             Self::Command(AdminCommand::Status, _) => Endpoint::Status,
             Self::Events => Endpoint::Events,
+            Self::Explain => Endpoint::Explain,
             Self::Door(_) => Endpoint::Door,
             Self::Unknown => Endpoint::Unknown,
         }
@@ -165,7 +171,7 @@ impl<'p> Route<'p> {
     /// The methods that the route takes, or `None` if that is not for us to say.
     pub(crate) fn methods(&self) -> Option<&'static str> {
         match self {
-            Self::Inference(_) | Self::Command(..) => Some("POST"),
+            Self::Inference(_) | Self::Command(..) | Self::Explain => Some("POST"),
             Self::Door(_) | Self::Unknown => None,
             _ => Some("GET, HEAD"),
         }

@@ -14,13 +14,14 @@ const CLIENTS: [(&str, &str); 5] = [
     ("GET", "/v1/models"),
     ("GET", "/v1/models/m"),
 ];
-const ADMINS: [(&str, &str); 6] = [
+const ADMINS: [(&str, &str); 7] = [
     ("GET", "/runners"),
     ("GET", "/admin/runners"),
     ("POST", "/admin/runners/r1/load-model"),
     ("POST", "/admin/runners/r1/unload-model"),
     ("POST", "/admin/runners/r1/drain"),
     ("GET", "/admin/runners/events"),
+    ("POST", "/admin/explain"),
 ];
 const OPEN: [&str; 3] = ["/health", "/readyz", "/v1/metadata"];
 

@@ -59,6 +59,24 @@ async fn a_model_that_is_not_ready_is_503_and_the_reason_is_for_the_log_only() {
 }
 
 #[tokio::test]
+async fn clients_are_told_how_many_runners_refuse_and_why_but_not_which() {
+    let gateway = builder().build().unwrap();
+    let available = vec![Model::new(model("m"), ModelState::Available)];
+    for id in ["secret-host-1", "secret-host-2"] {
+        let spec = RunnerSpec::new(RunnerId::new(id).unwrap());
+        let status = RunnerStatus { models: available.clone(), ..RunnerStatus::serving([]) };
+        join_with(&gateway, spec, status, &Mock::ok());
+    }
+    let status = RunnerStatus { health: Health::Unhealthy, ..RunnerStatus::serving([model("m")]) };
+    join_with(&gateway, spec(), status, &Mock::ok());
+    let answer = whole(&gateway, chat(r#"{"model":"m"}"#)).await;
+    assert_eq!(
+        answer.json()["error"]["message"],
+        "No runner can serve the model `m` at the moment: 2 without it loaded, 1 not healthy. Try again later."
+    );
+}
+
+#[tokio::test]
 async fn full_runners_are_429() {
     let gateway = builder().queue(QueuePolicy::OFF).build().unwrap();
     join_with(&gateway, spec().slots(1), RunnerStatus::serving([model("m")]), &Mock::ok());

@@ -3,7 +3,10 @@
 mod common;
 
 use common::*;
-use gateway_core::{LinkError, RoundRobin};
+use gateway_core::{
+    Balancer, Candidates, LinkError, ModelRoutes, QueuePolicy, Requirements, Reservation, RoundRobin,
+    RunnerId, RunnerSpec, RunnerStatus,
+};
 use http::{HeaderName, HeaderValue};
 
 #[tokio::test]
@@ -91,5 +94,57 @@ async fn a_retry_is_told() {
         reasons.push(answer.header("x-router-reason").unwrap().to_owned());
     }
     reasons.sort_unstable();
-    assert!(reasons.contains(&"round-robin; retried".to_owned()), "{reasons:?}");
+    assert!(reasons.contains(&"round-robin; tries=2".to_owned()), "{reasons:?}");
+}
+
+#[tokio::test]
+async fn a_name_that_stands_for_another_model_is_told_and_so_is_a_fallback() {
+    let routes = ModelRoutes::builder().alias("gpt", "m").fallback("m", ["n"]).build().unwrap();
+    let gateway = builder().routes(routes).queue(QueuePolicy::OFF).build().unwrap();
+    let (first, second) = (Mock::ok(), Mock::ok());
+    let spec = RunnerSpec::new(RunnerId::new("r1").unwrap()).slots(1);
+    join_with(&gateway, spec, RunnerStatus::serving([model("m")]), &first);
+    join(&gateway, "r2", &["n"], &second);
+    let answer = whole(&gateway, chat(r#"{"model":"gpt"}"#)).await;
+    assert_eq!(answer.header("x-model-used"), Some("m"));
+    assert_eq!(answer.header("x-router-reason"), Some("least-loaded"));
+    assert_eq!(&first.last().body[..], br#"{"model":"m"}"#);
+
+    let _taken = gateway.dispatcher().registry().fleet().runner("r1").unwrap().try_reserve();
+    let answer = whole(&gateway, chat(r#"{"model":"gpt"}"#)).await;
+    assert_eq!((answer.header("x-model-used"), answer.header("x-backend-used")), (Some("n"), Some("r2")));
+    assert_eq!(answer.header("x-router-reason"), Some("least-loaded; fallback"));
+    assert_eq!(&second.last().body[..], br#"{"model":"n"}"#);
+    // Names of the configuration have their place in metrics, like those of the fleet.
+    assert!(gateway.metrics_text().contains(r#"inference_requests_total{model="gpt",type="chat"} 2"#));
+}
+
+/// Gives its reason in turn.
+struct Because;
+
+impl Balancer for Because {
+    fn name(&self) -> &'static str {
+        "mine"
+    }
+
+    fn pick(&self, requirements: &Requirements, candidates: &Candidates<'_>) -> Option<Reservation> {
+        let reservation = (0..candidates.len()).find_map(|at| candidates.try_reserve(at))?;
+        Some(match requirements.workload.max_tokens {
+            Some(1) => reservation.because("prefix"),
+            Some(2) => reservation.because("session"),
+            _ => reservation,
+        })
+    }
+}
+
+#[tokio::test]
+async fn the_strategy_s_own_reason_is_told() {
+    let gateway = builder().strategy(Because).build().unwrap();
+    join(&gateway, "r1", &["m"], &Mock::ok());
+    for _ in 0..2 {
+        for (tokens, reason) in [(0, "mine"), (1, "mine; because=prefix"), (2, "mine; because=session")] {
+            let answer = whole(&gateway, chat(format!(r#"{{"model":"m","max_tokens":{tokens}}}"#))).await;
+            assert_eq!(answer.header("x-router-reason"), Some(reason));
+        }
+    }
 }

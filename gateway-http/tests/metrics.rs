@@ -2,9 +2,13 @@
 
 mod common;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use common::*;
-use gateway_core::{LeaveReason, LinkError, RunnerId, RunnerSpec, RunnerStatus};
+use gateway_core::{
+    HedgePolicy, LeaveReason, LinkError, ModelRoutes, RoundRobin, RunnerId, RunnerSpec, RunnerStatus,
+};
 use gateway_http::Gateway;
 use http::Request;
 use http_body_util::{BodyExt, Full};
@@ -76,6 +80,7 @@ async fn runners_are_read_from_the_fleet_and_go_with_it() {
         r#"gateway_runner_slots{runner="odd \"id\""} 8"#,
         r#"gateway_runner_health{runner="unsized",health="healthy"} 1"#,
         r#"gateway_runner_health{runner="unsized",health="unhealthy"} 0"#,
+        r#"gateway_runner_standing{runner="unsized",standing="good"} 1"#,
     ] {
         has(&gateway, line);
     }
@@ -111,6 +116,36 @@ async fn failures_and_clients_that_leave_are_counted() {
     }
     has(&gateway, r#"gateway_requests_total{method="POST",endpoint="/v1/chat/completions",status="499"} 1"#);
     has(&gateway, "gateway_requests_in_flight 0");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_did_not_go_the_straight_way_is_counted() {
+    let routes = ModelRoutes::builder().fallback("m", ["n"]).build().unwrap();
+    let hedge = HedgePolicy { ratio: 1.0, ..HedgePolicy::after(Duration::from_secs(1)) };
+    let gateway = builder().routes(routes).hedge(hedge).strategy(RoundRobin::default()).build().unwrap();
+    let failing = Mock::new(|_| async { Err(LinkError::lost("gone")) });
+    let slow = Mock::new(|_| async {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        Ok(json(200, "{}"))
+    });
+    let ask = async |model: &str, status: u16| {
+        assert_eq!(whole(&gateway, chat(format!(r#"{{"model":"{model}"}}"#))).await.status, status);
+    };
+    join(&gateway, "f1", &["failing"], &failing);
+    join(&gateway, "f2", &["failing"], &failing);
+    ask("failing", 502).await;
+    has(&gateway, "gateway_retries_total 1");
+    has(&gateway, "gateway_hedges_total 0");
+
+    join(&gateway, "n", &["n"], &Mock::ok());
+    ask("m", 200).await;
+    has(&gateway, "gateway_fallbacks_total 1");
+
+    join(&gateway, "s1", &["slow"], &slow);
+    join(&gateway, "s2", &["slow"], &slow);
+    ask("slow", 200).await;
+    has(&gateway, "gateway_hedges_total 1");
+    has(&gateway, "gateway_retries_total 1");
 }
 
 #[tokio::test]

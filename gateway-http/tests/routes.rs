@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use gateway_core::{Model, RunnerId, RunnerSpec, RunnerStatus};
+use gateway_core::{Model, ModelRoutes, RunnerId, RunnerSpec, RunnerStatus};
 use http::Request;
 use http_body_util::Full;
 
@@ -116,5 +116,35 @@ async fn models_are_merged_with_openai_s_fields_only() {
         let answer = whole(&gateway, as_client(get(path))).await;
         assert_eq!(answer.status, 404, "{path}");
         assert_eq!(answer.error().1.as_deref(), Some("model_not_found"));
+    }
+}
+
+#[tokio::test]
+async fn aliases_are_models_and_classes_are_not() {
+    let routes = ModelRoutes::builder()
+        .alias("z-gpt", "org/b")
+        .alias("hides", "org/b")
+        .alias("nobody-has-it", "absent")
+        .alias("falls-back", "absent-too")
+        .fallback("absent-too", ["a"])
+        .class("fast", ["a"])
+        .build()
+        .unwrap();
+    let gateway = builder().routes(routes).build().unwrap();
+    let mut described = Model::loaded(model("org/b"));
+    described.owned_by = Some("org".into());
+    let status = RunnerStatus { models: vec![described], ..RunnerStatus::serving([]) };
+    join_with(&gateway, RunnerSpec::new(RunnerId::new("r1").unwrap()), status, &Mock::ok());
+    join(&gateway, "r2", &["a", "hides"], &Mock::ok());
+
+    let list = whole(&gateway, as_client(get("/v1/models"))).await.json();
+    let ids: Vec<_> = list["data"].as_array().unwrap().iter().map(|model| model["id"].clone()).collect();
+    assert_eq!(ids, ["a", "falls-back", "hides", "org/b", "z-gpt"]);
+    for id in ["z-gpt", "hides"] {
+        let alias = whole(&gateway, as_client(get(&format!("/v1/models/{id}")))).await.json();
+        assert_eq!((alias["id"].as_str(), alias["owned_by"].as_str()), (Some(id), Some("org")));
+    }
+    for id in ["nobody-has-it", "class:fast", "absent-too"] {
+        assert_eq!(whole(&gateway, as_client(get(&format!("/v1/models/{id}")))).await.status, 404, "{id}");
     }
 }

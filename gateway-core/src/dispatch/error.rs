@@ -19,6 +19,7 @@ struct Inner {
     request_id: RequestId,
     model: Option<ModelId>,
     runner: Option<RunnerId>,
+    tries: u32,
     refusals: Vec<(RunnerId, Refusal)>,
     retry_after: Option<Duration>,
     source: Option<BoxError>,
@@ -59,6 +60,7 @@ impl DispatchError {
             request_id: request_id.clone(),
             model: model.cloned(),
             runner: None,
+            tries: 0,
             refusals: Vec::new(),
             retry_after: None,
             source: None,
@@ -67,6 +69,11 @@ impl DispatchError {
 
     pub(super) fn on(mut self, runner: &RunnerId) -> Self {
         self.0.runner = Some(runner.clone());
+        self
+    }
+
+    pub(super) fn after(mut self, tries: usize) -> Self {
+        self.0.tries = u32::try_from(tries).unwrap_or(u32::MAX);
         self
     }
 
@@ -108,6 +115,11 @@ impl DispatchError {
     /// The runner that failed last.
     pub fn runner(&self) -> Option<&RunnerId> {
         self.0.runner.as_ref()
+    }
+
+    /// On how many runners it was tried.
+    pub fn tries(&self) -> u32 {
+        self.0.tries
     }
 
     /// Why runners could not serve it, at most [`DispatchError::MAX_REFUSALS`] of them. For admins: it

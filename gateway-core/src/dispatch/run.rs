@@ -197,8 +197,8 @@ impl Journey<'_> {
         let Some(Failed { failure, runner }) = self.last.take() else {
             return Err(self.nobody(not_found));
         };
-        let fail =
-            |kind| DispatchError::new(kind, &self.id, self.plan.named().model.as_ref()).on(runner.id());
+        let model = self.plan.named().model.as_ref();
+        let fail = |kind| DispatchError::new(kind, &self.id, model).on(runner.id()).after(self.tried.len());
         Err(match failure {
             Failure::Answer(begun) => return Ok(self.dispatched(*begun, permit, in_flight)),
             Failure::NotSent(error) => fail(DispatchErrorKind::Unreachable)

@@ -31,6 +31,7 @@ struct RunnerInfo<'a> {
     transport: &'static str,
     labels: &'a Labels,
     draining: bool,
+    standing: &'static str,
     in_flight: u32,
     slots: Option<u32>,
     foreign_requests: Option<u32>,
@@ -39,12 +40,12 @@ struct RunnerInfo<'a> {
 /// `GET /runners` and `/admin/runners`.
 pub(crate) fn runners(shared: &Shared) -> Response<Bytes> {
     let fleet = shared.dispatcher.registry().fleet();
-    let runners: Vec<_> = fleet.runners().iter().map(|runner| RunnerInfo::new(runner)).collect();
+    let runners: Vec<_> = fleet.runners().iter().map(|runner| RunnerInfo::new(shared, runner)).collect();
     json(StatusCode::OK, &List { total: runners.len(), runners })
 }
 
 impl<'a> RunnerInfo<'a> {
-    fn new(runner: &'a Runner) -> Self {
+    fn new(shared: &Shared, runner: &'a Runner) -> Self {
         let spec = runner.spec();
         let load = runner.load();
         let link = runner.link().describe();
@@ -65,6 +66,7 @@ impl<'a> RunnerInfo<'a> {
             transport: link.transport,
             labels: &spec.labels,
             draining: runner.is_draining(),
+            standing: shared.dispatcher.standing(runner).as_str(),
             in_flight: load.in_flight,
             slots: load.slots.map(|slots| slots.get()),
             foreign_requests: load.foreign,

@@ -106,6 +106,7 @@ fn endpoints() -> Vec<EndpointInfo> {
         (Endpoint::Unload, "POST", "admin.runners.unload_model", "Unload a model from a runner"),
         (Endpoint::Drain, "POST", "admin.runners.drain", "Send a runner nothing new, or again"),
         (Endpoint::Status, "POST", "admin.runners.request_status", "Ask a runner how it is"),
+        (Endpoint::Explain, "POST", "admin.explain", "Which runners could serve a request, and why"),
         (Endpoint::Events, "GET", "admin.runners.events", "Changes of the fleet as an event stream"),
     ];
     rows.into_iter()

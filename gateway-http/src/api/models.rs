@@ -1,5 +1,5 @@
 use bytes::Bytes;
-use gateway_core::Model;
+use gateway_core::{Fleet, Model, ModelRoutes};
 use http::{Response, StatusCode};
 use serde::Serialize;
 
@@ -33,23 +33,50 @@ impl<'a> Item<'a> {
             owned_by: model.owned_by.as_deref().unwrap_or("unknown"),
         }
     }
+
+    fn named(self, id: &'a str) -> Self {
+        Self { id, ..self }
+    }
 }
 
-/// `GET /v1/models`: the canonical names of all runners' models, each once.
+/// `GET /v1/models`: the canonical names of all runners' models, each once, and the aliases of them. Classes
+/// are no models: they are asked for by whoever knows them.
 pub(crate) fn models(shared: &Shared) -> Response<Bytes> {
     let fleet = shared.dispatcher.registry().fleet();
-    let data = fleet.models().into_iter().map(Item::new).collect();
+    let routes = shared.dispatcher.routes();
+    let mut data: Vec<_> = fleet.models().into_iter().map(Item::new).collect();
+    for (alias, _) in routes.aliases() {
+        // What an alias hides cannot be asked for.
+        data.retain(|item| item.id != alias.as_str());
+        data.extend(
+            served(&fleet, routes, alias.as_str()).map(|model| Item::new(model).named(alias.as_str())),
+        );
+    }
+    data.sort_unstable_by_key(|item| item.id);
     json(StatusCode::OK, &List { object: "list", data })
 }
 
-/// `GET /v1/models/{id}`, by canonical or local name.
+/// `GET /v1/models/{id}`, by canonical or local name, or by alias.
 pub(crate) fn model(shared: &Shared, id: &str) -> Result<Response<Bytes>, Box<ApiError>> {
     let name = percent_decoded(id).ok_or_else(|| ApiError::unknown_model(id))?;
     let fleet = shared.dispatcher.registry().fleet();
-    let entry = fleet.model(&name).ok_or_else(|| ApiError::unknown_model(&name))?;
-    // The best informed first, as in the list.
-    let runners = entry.loaded().iter().chain(entry.on_demand()).chain(entry.known());
-    let model = runners.filter_map(|runner| runner.model(&name)).next();
-    let model = model.ok_or_else(|| ApiError::unknown_model(&name))?;
+    let routes = shared.dispatcher.routes();
+    if routes.aliases().any(|(alias, _)| alias.as_str() == name) {
+        let model = served(&fleet, routes, &name).ok_or_else(|| ApiError::unknown_model(&name))?;
+        return Ok(json(StatusCode::OK, &Item::new(model).named(&name)));
+    }
+    let model = described(&fleet, &name).ok_or_else(|| ApiError::unknown_model(&name))?;
     Ok(json(StatusCode::OK, &Item::new(model)))
+}
+
+/// The first model that `name` stands for and some runner knows.
+fn served<'f>(fleet: &'f Fleet, routes: &ModelRoutes, name: &str) -> Option<&'f Model> {
+    routes.targets(name).find_map(|model| described(fleet, model.as_str()))
+}
+
+fn described<'f>(fleet: &'f Fleet, name: &str) -> Option<&'f Model> {
+    let entry = fleet.model(name)?;
+    // The best informed first, as in the list.
+    let mut runners = entry.loaded().iter().chain(entry.on_demand().iter()).chain(entry.known().iter());
+    runners.find_map(|runner| runner.model(name))
 }

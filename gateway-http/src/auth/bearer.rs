@@ -34,13 +34,18 @@ impl BearerTokens {
     }
 
     /// Adds a token that stands for the identity `name`.
-    pub fn with(mut self, name: impl AsRef<str>, token: impl AsRef<str>) -> Result<Self, InvalidToken> {
+    pub fn with(self, name: impl AsRef<str>, token: impl AsRef<str>) -> Result<Self, InvalidToken> {
+        self.with_identity(Identity::named(name.as_ref()), token)
+    }
+
+    /// Adds a token that stands for this identity, whose tenant and highest priority may be other than usual.
+    pub fn with_identity(mut self, identity: Identity, token: impl AsRef<str>) -> Result<Self, InvalidToken> {
         let token = token.as_ref();
         // Anything else could never arrive in a header, so it is a mistake of configuration.
         if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(InvalidToken(()));
         }
-        self.known.insert(digest(token.as_bytes()), Identity::named(name.as_ref()));
+        self.known.insert(digest(token.as_bytes()), identity);
         Ok(self)
     }
 

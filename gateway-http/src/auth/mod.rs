@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 pub(crate) use access::Access;
 pub use bearer::{BearerTokens, InvalidToken};
+use gateway_core::{Priority, Tenant};
 
 use crate::decision::Decision;
 
@@ -39,23 +40,61 @@ pub trait Authenticator: Send + Sync + 'static {
 }
 
 /// Who sends a request, as [`Admission`](crate::Admission) sees it. Cheap to clone.
+///
+/// ```
+/// use gateway_core::{Priority, Tenant};
+/// use gateway_http::Identity;
+/// let key = Identity::named("key-7").of_tenant(Tenant::new("team-a")?).up_to(Priority::High);
+/// assert_eq!(key.tenant().map(Tenant::as_str), Some("team-a"));
+/// # Ok::<(), gateway_core::InvalidName>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct Identity(Option<Arc<str>>);
+pub struct Identity {
+    name: Option<Arc<str>>,
+    tenant: Option<Tenant>,
+    max_priority: Priority,
+}
 
 impl Identity {
     /// Somebody of whom nothing is known.
     pub fn anonymous() -> Self {
-        Self(None)
+        Self::default()
     }
 
     /// Somebody with a name. It may appear in logs, so it must not be the key itself.
     pub fn named(name: impl Into<Arc<str>>) -> Self {
-        Self(Some(name.into()))
+        let name = name.into();
+        Self { tenant: Tenant::new(&name).ok(), name: Some(name), max_priority: Priority::default() }
+    }
+
+    /// Says on whose account the requests are: tenants take turns when there is a queue, and what they call
+    /// their conversations is kept apart. Unless said, everybody with a name is a tenant of that name, if it
+    /// can be a [`Tenant`]'s; all others share one.
+    pub fn of_tenant(mut self, tenant: Tenant) -> Self {
+        self.tenant = Some(tenant);
+        self
+    }
+
+    /// Says how urgent its requests may be; [`Priority::Normal`] unless said. Whoever asks for more gets
+    /// this.
+    pub fn up_to(mut self, priority: Priority) -> Self {
+        self.max_priority = priority;
+        self
     }
 
     /// The name.
     pub fn name(&self) -> Option<&str> {
-        self.0.as_deref()
+        self.name.as_deref()
+    }
+
+    /// On whose account its requests are.
+    pub fn tenant(&self) -> Option<&Tenant> {
+        self.tenant.as_ref()
+    }
+
+    /// The most urgent that its requests may be.
+    pub fn max_priority(&self) -> Priority {
+        self.max_priority
     }
 }
 

@@ -1,4 +1,4 @@
-//! The one field of a request's body that routing needs: `model`.
+//! The fields of a request's body that routing needs, found in one pass. Nothing is kept or changed.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,6 +9,24 @@ use serde_json::value::RawValue;
 
 use crate::error::ApiError;
 
+/// What a request's body says, as far as routing cares. Only `model` has to be there and right; whether the
+/// rest is as it should be is for the runner to say, and what cannot be read counts as not there.
+#[derive(Debug)]
+pub(crate) struct Fields<'b> {
+    pub(crate) model: NamedModel<'b>,
+    /// `max_completion_tokens`, else `max_tokens`.
+    pub(crate) max_tokens: Option<u32>,
+    /// How many answers are asked for.
+    pub(crate) n: Option<u32>,
+    /// Whether the answer is to be an event stream.
+    pub(crate) stream: bool,
+    /// `prompt_cache_key`, else `user`, as it stands in the body.
+    pub(crate) session: Option<&'b str>,
+    /// `service_tier`, quotes included.
+    pub(crate) tier: Option<&'b str>,
+    pub(crate) prompt: Prompt<'b>,
+}
+
 /// The model that a request names, and where in the body the name stands, quotes included.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct NamedModel<'b> {
@@ -16,64 +34,117 @@ pub(crate) struct NamedModel<'b> {
     pub(crate) at: Range<usize>,
 }
 
-const MISSING: &str = "You must name a model: `model` must be a string that is not empty.";
+/// What the model has to read, as JSON, in the order in which chat templates put it: `tools`, `system`,
+/// `input`, `prompt`, `messages`. There is rarely more than one of the last three.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Prompt<'b>([Option<&'b RawValue>; 5]);
 
-/// Finds the model's name. The body is read once; nothing of it is kept or changed.
-pub(crate) fn named_model(body: &[u8]) -> Result<NamedModel<'_>, Box<ApiError>> {
-    let Fields { model } = serde_json::from_slice(body).map_err(|error| {
-        let told = error.to_string();
-        if told.starts_with(TWICE) {
-            return ApiError::bad_param("model", format!("The request's body is ambiguous: {told}."));
-        }
-        // Of JSON that is no object the library's message would quote the whole; of what is no JSON it says
-        // only what is wrong and where.
-        let why = if error.is_data() { "it is not an object" } else { &told };
-        ApiError::bad_request(format!("The request's body is no JSON object that can be read: {why}."))
-    })?;
-    let raw = model.map(RawValue::get).filter(|raw| raw.starts_with('"'));
-    let raw = raw.ok_or_else(|| ApiError::bad_param("model", MISSING))?;
-    let name = match raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"')) {
-        Some(plain) if !plain.contains('\\') => Cow::Borrowed(plain),
-        _ => Cow::Owned(serde_json::from_str(raw).map_err(|_| ApiError::bad_param("model", MISSING))?),
-    };
-    if name.trim().is_empty() {
-        return Err(ApiError::bad_param("model", MISSING));
+impl<'b> Prompt<'b> {
+    pub(super) fn parts(&self) -> impl DoubleEndedIterator<Item = &'b str> {
+        self.0.into_iter().flatten().map(RawValue::get).filter(|json| *json != "null")
     }
-    // The raw value is a part of the body, so its address tells where.
-    let start = raw.as_ptr() as usize - body.as_ptr() as usize;
-    Ok(NamedModel { name, at: start..start + raw.len() })
+
+    /// The last part, which a conversation lets grow, apart from the others.
+    pub(super) fn before_and_last(&self) -> (impl Iterator<Item = &'b str>, &'b str) {
+        let mut parts = self.parts();
+        let last = parts.next_back().unwrap_or_default();
+        (parts, last)
+    }
+
+    /// In bytes.
+    pub(super) fn len(&self) -> usize {
+        self.parts().map(str::len).sum()
+    }
 }
 
-struct Fields<'b> {
-    model: Option<&'b RawValue>,
+const MISSING: &str = "You must name a model: `model` must be a string that is not empty.";
+
+impl<'b> Fields<'b> {
+    /// Reads the body once.
+    pub(crate) fn read(body: &'b [u8]) -> Result<Self, Box<ApiError>> {
+        let found: Found<'b> = serde_json::from_slice(body).map_err(|error| unreadable(&error))?;
+        let tokens = found.number(Field::MaxCompletionTokens).or(found.number(Field::MaxTokens));
+        let some = |key| found.get(key).filter(|json| *json != "null");
+        let prompt = [Field::Tools, Field::System, Field::Input, Field::Prompt, Field::Messages];
+        Ok(Self {
+            model: NamedModel::read(body, found.get(Field::Model))?,
+            max_tokens: tokens,
+            n: found.number(Field::N),
+            stream: found.get(Field::Stream) == Some("true"),
+            session: some(Field::PromptCacheKey).or(some(Field::User)),
+            tier: some(Field::ServiceTier),
+            prompt: Prompt(prompt.map(|key| found.0[key as usize])),
+        })
+    }
+}
+
+impl<'b> NamedModel<'b> {
+    fn read(body: &[u8], raw: Option<&'b str>) -> Result<Self, Box<ApiError>> {
+        let missing = || ApiError::bad_param("model", MISSING);
+        let raw = raw.filter(|raw| raw.starts_with('"')).ok_or_else(missing)?;
+        let name = match raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"')) {
+            Some(plain) if !plain.contains('\\') => Cow::Borrowed(plain),
+            _ => Cow::Owned(serde_json::from_str(raw).map_err(|_| missing())?),
+        };
+        if name.trim().is_empty() {
+            return Err(missing());
+        }
+        // The raw value is a part of the body, so its address tells where.
+        let start = raw.as_ptr() as usize - body.as_ptr() as usize;
+        Ok(Self { name, at: start..start + raw.len() })
+    }
+}
+
+fn unreadable(error: &serde_json::Error) -> Box<ApiError> {
+    let told = error.to_string();
+    if told.starts_with(TWICE) {
+        return ApiError::bad_param("model", format!("The request's body is ambiguous: {told}."));
+    }
+    // Of JSON that is no object the library's message would quote the whole; of what is no JSON it says only
+    // what is wrong and where.
+    let why = if error.is_data() { "it is not an object" } else { &told };
+    ApiError::bad_request(format!("The request's body is no JSON object that can be read: {why}."))
+}
+
+/// The values of the fields that have a name here.
+struct Found<'b>([Option<&'b RawValue>; Field::Other as usize]);
+
+impl<'b> Found<'b> {
+    fn get(&self, key: Field) -> Option<&'b str> {
+        self.0.get(key as usize).copied().flatten().map(RawValue::get)
+    }
+
+    fn number(&self, key: Field) -> Option<u32> {
+        self.get(key)?.parse().ok()
+    }
 }
 
 const TWICE: &str = "the field `model` is there twice";
 
-impl<'de: 'b, 'b> Deserialize<'de> for Fields<'b> {
+impl<'de: 'b, 'b> Deserialize<'de> for Found<'b> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Fill;
         impl<'de> Visitor<'de> for Fill {
-            type Value = Fields<'de>;
+            type Value = Found<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
-                let mut model = None;
-                while let Some(key) = map.next_key()? {
-                    match key {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Found<'de>, A::Error> {
+                let mut found = [None; Field::Other as usize];
+                while let Some(key) = map.next_key::<Field>()? {
+                    match found.get_mut(key as usize) {
                         // Routing by the one while the engine reads the other would get round every rule
-                        // that is tied to a model.
-                        Key::Model if model.is_some() => return Err(A::Error::custom(TWICE)),
-                        Key::Model => model = Some(map.next_value()?),
-                        Key::Other => {
+                        // that is tied to a model. With other fields there is nothing to get round.
+                        Some(Some(_)) if key == Field::Model => return Err(A::Error::custom(TWICE)),
+                        Some(place) => *place = Some(map.next_value()?),
+                        None => {
                             map.next_value::<IgnoredAny>()?;
                         }
                     }
                 }
-                Ok(Fields { model })
+                Ok(Found(found))
             }
         }
         // Not as a struct: that would take an array, too.
@@ -81,23 +152,52 @@ impl<'de: 'b, 'b> Deserialize<'de> for Fields<'b> {
     }
 }
 
-enum Key {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Field {
     Model,
+    MaxTokens,
+    MaxCompletionTokens,
+    N,
+    Stream,
+    User,
+    PromptCacheKey,
+    ServiceTier,
+    Tools,
+    System,
+    Input,
+    Prompt,
+    Messages,
+    /// The last one.
     Other,
 }
 
-impl<'de> Deserialize<'de> for Key {
+impl<'de> Deserialize<'de> for Field {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Name;
         impl Visitor<'_> for Name {
-            type Value = Key;
+            type Value = Field;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a field's name")
             }
 
-            fn visit_str<E: Error>(self, name: &str) -> Result<Key, E> {
-                Ok(if name == "model" { Key::Model } else { Key::Other })
+            fn visit_str<E: Error>(self, name: &str) -> Result<Field, E> {
+                Ok(match name {
+                    "model" => Field::Model,
+                    "max_tokens" => Field::MaxTokens,
+                    "max_completion_tokens" => Field::MaxCompletionTokens,
+                    "n" => Field::N,
+                    "stream" => Field::Stream,
+                    "user" => Field::User,
+                    "prompt_cache_key" => Field::PromptCacheKey,
+                    "service_tier" => Field::ServiceTier,
+                    "tools" => Field::Tools,
+                    "system" => Field::System,
+                    "input" => Field::Input,
+                    "prompt" => Field::Prompt,
+                    "messages" => Field::Messages,
+                    _ => Field::Other,
+                })
             }
         }
         deserializer.deserialize_str(Name)
@@ -110,7 +210,7 @@ mod tests {
     use crate::error::Reason;
 
     fn found(body: &str) -> (String, String) {
-        let model = named_model(body.as_bytes()).unwrap();
+        let model = Fields::read(body.as_bytes()).unwrap().model;
         (model.name.into_owned(), body[model.at].to_owned())
     }
 
@@ -143,12 +243,12 @@ mod tests {
             r#"{"model":"\ud800"}"#,
             "{\"model\":\"a\nb\"}",
         ] {
-            let error = named_model(body.as_bytes()).expect_err(body);
+            let error = Fields::read(body.as_bytes()).expect_err(body);
             assert_eq!(error.reason, Reason::BadRequest, "{body}");
         }
-        assert!(named_model(b"{\"model\":\"\xff\"}").is_err());
+        assert!(Fields::read(b"{\"model\":\"\xff\"}").is_err());
         let long = format!("\"{}\"", "é".repeat(250));
-        let error = named_model(long.as_bytes()).expect_err("a string is no object");
+        let error = Fields::read(long.as_bytes()).expect_err("a string is no object");
         assert!(!format!("{error:?}").contains('é'), "a body is not echoed");
     }
 
@@ -156,5 +256,43 @@ mod tests {
     fn depth_costs_no_stack() {
         let deep = format!(r#"{{"x":{}{},"model":"a"}}"#, "[".repeat(100_000), "]".repeat(100_000));
         assert_eq!(found(&deep).0, "a");
+        assert_eq!(found(&deep.replacen('x', "messages", 1)).0, "a");
+    }
+
+    fn read(body: &str) -> Fields<'_> {
+        Fields::read(body.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn what_else_routing_wants_is_found() {
+        let fields = read(
+            r#"{"messages":[{"role":"user"}] ,"model":"m","max_tokens":7,"n":2,"stream":true,"x":{"n":9},
+                "user":"u\"1","service_tier":"flex","tools":[{}]}"#,
+        );
+        assert_eq!((fields.max_tokens, fields.n, fields.stream), (Some(7), Some(2), true));
+        assert_eq!((fields.session, fields.tier), (Some(r#""u\"1""#), Some(r#""flex""#)));
+        let (before, last) = fields.prompt.before_and_last();
+        assert_eq!((before.collect::<Vec<_>>(), last), (vec!["[{}]"], r#"[{"role":"user"}]"#));
+
+        let fields = read(r#"{"model":"m","max_completion_tokens":8,"max_tokens":7,"prompt":"p"}"#);
+        assert_eq!((fields.max_tokens, fields.stream), (Some(8), false));
+        assert_eq!(fields.prompt.parts().collect::<Vec<_>>(), [r#""p""#]);
+        let fields = read(r#"{"model":"m","user":"u","prompt_cache_key":"k"}"#);
+        assert_eq!(fields.session, Some(r#""k""#));
+    }
+
+    #[test]
+    fn what_is_odd_counts_as_not_there_and_is_left_to_the_runner() {
+        let fields = read(
+            r#"{"model":"m","max_tokens":-1,"max_completion_tokens":null,"n":"2","stream":"true","user":null,
+                "service_tier":null,"messages":null,"stream":1}"#,
+        );
+        assert_eq!((fields.max_tokens, fields.n, fields.stream), (None, None, false));
+        assert_eq!((fields.session, fields.tier), (None, None));
+        assert_eq!((fields.prompt.parts().count(), fields.prompt.len()), (0, 0));
+        assert_eq!(read(r#"{"model":"m","max_tokens":1e3}"#).max_tokens, None);
+        assert_eq!(read(r#"{"model":"m","max_tokens":99999999999}"#).max_tokens, None);
+        // As parsers do: the last one counts.
+        assert_eq!(read(r#"{"model":"m","n":1,"n":3}"#).n, Some(3));
     }
 }

@@ -1,20 +1,20 @@
 use bytes::Bytes;
-use gateway_core::{BoxError, Claim, Dispatch, Dispatched, ModelId, Permit, RequestBody, Requirements};
+use gateway_core::{BoxError, Dispatch, Dispatched, Permit, RequestBody};
 use http::header::{
     CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
 };
 use http::request::Parts;
 use http::{Method, Response, StatusCode, Uri, Version};
 use http_body::Body;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
-use super::fields::named_model;
-use super::{gather, headers};
+use super::awaited::Dispatching;
+use super::{Asked, Awaited, gather, headers};
 use crate::auth::Identity;
 use crate::body::GatewayBody;
 use crate::error::ApiError;
 use crate::gateway::Shared;
-use crate::request_log::Record;
+use crate::request_log::{Record, Served};
 use crate::respond::{BACKEND_USED, MODEL_USED, ROUTER_REASON};
 use crate::route::Inference;
 
@@ -37,46 +37,53 @@ where
     }
     let body = gather(body, &request.headers, shared.limits).await?;
     let arrived = Instant::now();
-    let named = named_model(&body)?;
-    let (model, series) = {
-        let fleet = shared.dispatcher.registry().fleet();
-        let known = fleet.known_model(&named.name);
-        (known.cloned(), shared.metrics.inference.series(known))
-    };
-    let model = match model {
-        Some(known) => known,
-        None => ModelId::new(&named.name).map_err(|why| ApiError::bad_param("model", format!("{why}.")))?,
-    };
-    series.count(api);
-    record.model = Some(model.clone());
-
-    let requirements = Requirements::model(model);
+    let mut asked = Asked::read(shared, api, &request.headers, &body, identity)?;
+    asked.series.count(api);
+    record.model.clone_from(&asked.requirements.model);
     let permit = match &shared.admission {
         Some(admission) => {
-            admission.admit(identity, &requirements, record.id()).get().await.map_err(ApiError::refused)?
+            let admitted = admission.admit(identity, &asked.requirements, record.id());
+            admitted.get().await.map_err(ApiError::refused)?
         }
         None => Permit::free(),
     };
-    let at = named.at;
+    asked.hash_prompt(shared, identity);
+    let keepalive = shared.keepalive.filter(|_| asked.streams() && api != Inference::Embedding);
+    let claim = asked.claim(shared, identity);
+    let (at, requirements) = (asked.model_at(), asked.requirements);
     let body = RequestBody::from(body).with_model_at(at);
     let request = to_runner(request, body, record);
-    let claim = Claim::default();
     let call = Dispatch { id: record.id().clone(), request, requirements, claim, permit };
-    let dispatched = shared.dispatcher.dispatch(call).await.map_err(|error| ApiError::dispatch(&error))?;
-
-    let timings = &shared.metrics.inference;
-    timings.first_byte.observe(dispatched.first_byte - record.started());
-    // With several tries the time is mostly that of the runners that failed.
-    if dispatched.tries == 1 {
-        timings.overhead.observe(dispatched.sent - arrived);
-    }
-    record.runner = Some(dispatched.runner.clone());
-    record.tries = dispatched.tries;
-    let model = series.header().or_else(|| {
-        let model = record.model.as_ref()?;
-        HeaderValue::from_bytes(model.as_str().as_bytes()).ok()
-    });
+    let done = match keepalive {
+        None => shared.dispatcher.dispatch(call).await,
+        Some(every) => {
+            let dispatcher = shared.dispatcher.clone();
+            let mut dispatching: Dispatching = Box::pin(async move { dispatcher.dispatch(call).await });
+            match timeout(every, &mut dispatching).await {
+                Ok(done) => done,
+                Err(_) => return Ok(begin(Awaited::new(dispatching, every, arrived))),
+            }
+        }
+    };
+    let dispatched = done.map_err(|error| ApiError::dispatch(&error))?;
+    record.served(Served::by(&dispatched), arrived);
+    let model = dispatched.model.as_ref().and_then(|model| shared.metrics.inference.header(model));
     Ok(to_client(shared, dispatched, model))
+}
+
+/// The head of an event stream whose runner is not known yet.
+fn begin(awaited: Awaited) -> Response<GatewayBody> {
+    let mut response = Response::new(GatewayBody::awaited(awaited));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    unbuffered(response.headers_mut());
+    response
+}
+
+/// Nobody on the way is to keep an event stream back.
+fn unbuffered(headers: &mut HeaderMap) {
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache"));
+    // Proxies of the nginx family gather answers unless they are told not to.
+    headers.entry(ACCEL_BUFFERING).or_insert(HeaderValue::from_static("no"));
 }
 
 fn to_runner(request: Parts, body: RequestBody, record: &Record) -> http::Request<RequestBody> {
@@ -91,16 +98,16 @@ fn to_runner(request: Parts, body: RequestBody, record: &Record) -> http::Reques
 }
 
 fn to_client(shared: &Shared, dispatched: Dispatched, model: Option<HeaderValue>) -> Response<GatewayBody> {
-    let Dispatched { response, runner, tries, .. } = dispatched;
+    let reason = shared.reasons.header(&dispatched);
+    let Dispatched { response, runner, .. } = dispatched;
     let (mut head, body) = response.into_parts();
     // How the runner was spoken to says nothing about how the client is.
     head.version = Version::HTTP_11;
     head.extensions.clear();
     // Every link does this; one of a stranger may have forgotten.
     headers::without_hop_by_hop(&mut head.headers);
-    let reason = if tries > 1 { &shared.reason_retried } else { &shared.reason };
     head.headers.insert(BACKEND_USED, runner.id_header().clone());
-    head.headers.insert(ROUTER_REASON, reason.clone());
+    head.headers.insert(ROUTER_REASON, reason);
     if let Some(model) = model {
         head.headers.insert(MODEL_USED, model);
     }
@@ -110,10 +117,7 @@ fn to_client(shared: &Shared, dispatched: Dispatched, model: Option<HeaderValue>
     }
     let body = if is_event_stream(&head.headers) {
         head.headers.remove(CONTENT_LENGTH);
-        let headers = &mut head.headers;
-        headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache"));
-        // Proxies of the nginx family gather answers unless they are told not to.
-        headers.entry(ACCEL_BUFFERING).or_insert(HeaderValue::from_static("no"));
+        unbuffered(&mut head.headers);
         GatewayBody::sse(body)
     } else {
         GatewayBody::answer(body)
@@ -123,7 +127,7 @@ fn to_client(shared: &Shared, dispatched: Dispatched, model: Option<HeaderValue>
 
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-fn is_event_stream(headers: &HeaderMap) -> bool {
+pub(super) fn is_event_stream(headers: &HeaderMap) -> bool {
     const TYPE: &[u8] = b"text/event-stream";
     let content_type = headers.get(CONTENT_TYPE).map(|value| value.as_bytes()).unwrap_or_default();
     content_type.split_at_checked(TYPE.len()).is_some_and(|(start, rest)| {

@@ -1,11 +1,21 @@
 //! Requests that runners answer.
 
+mod asked;
+mod awaited;
 mod fields;
 mod forward;
+mod hash;
 mod headers;
+mod prompt;
 mod read;
+mod reason;
 mod sse;
+mod work;
 
+pub(crate) use asked::Asked;
+pub(crate) use awaited::{Awaited, Heard};
 pub(crate) use forward::forward;
+pub use prompt::PromptHashing;
 pub(crate) use read::{BodyLimits, gather};
+pub(crate) use reason::Reasons;
 pub(crate) use sse::SseGuard;

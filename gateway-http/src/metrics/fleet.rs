@@ -53,5 +53,12 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, dispatcher: &Dispatche
             (labels, u64::from(runner.status().health == *health))
         })
     });
-    gauges(encoder, "gateway_runner_health", "1 at the health that the runner says it has", healths)
+    gauges(encoder, "gateway_runner_health", "1 at the health that the runner says it has", healths)?;
+    let standings = loads.iter().map(|(runner, _)| -> Sample<'_, 2> {
+        let standing = dispatcher.standing(runner).as_str();
+        ([("runner", runner.id().as_str()), ("standing", standing)], 1)
+    });
+    let help = "1 at what matters most of what the runner's conduct has earned it: good, open, half_open, \
+                unreachable, asked_to_wait, ejected, warming";
+    gauges(encoder, "gateway_runner_standing", help, standings)
 }

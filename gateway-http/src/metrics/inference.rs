@@ -66,11 +66,6 @@ impl ModelSeries {
             count.fetch_add(1, Ordering::Relaxed);
         }
     }
-
-    /// Absent for `other`.
-    pub(crate) fn header(&self) -> Option<HeaderValue> {
-        self.header.clone()
-    }
 }
 
 impl Default for InferenceMetrics {
@@ -106,6 +101,15 @@ impl InferenceMetrics {
             next
         });
         self.by_model.load().get(model).unwrap_or(&self.other).clone()
+    }
+
+    /// The model's name as a header, ready made if it has been asked for by that name; `None` if a header
+    /// cannot hold it.
+    pub(crate) fn header(&self, model: &ModelId) -> Option<HeaderValue> {
+        match self.by_model.load().get(model) {
+            Some(series) => series.header.clone(),
+            None => HeaderValue::from_bytes(model.as_str().as_bytes()).ok(),
+        }
     }
 
     pub(super) fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

@@ -9,16 +9,23 @@
 //! | `gateway_refused_total` | `reason` |
 //! | `inference_requests_total` | `model` (at most 1,024, then `other`), `type` |
 //! | `gateway_time_to_first_byte_seconds`, `gateway_overhead_seconds` | |
+//! | `gateway_retries_total`, `gateway_hedges_total`, `gateway_fallbacks_total` | |
+//! | `gateway_queue_depth` | `priority` |
+//! | `gateway_queue_wait_seconds`, `gateway_queue_refused_total` | |
+//! | `gateway_queue_left_total` | `end` |
 //! | `gateway_outcomes_total` | `outcome` |
 //! | `gateway_runner_outcomes_total` | `runner`, `outcome` |
 //! | `gateway_runner_in_flight`, `_slots`, `_foreign_requests` | `runner` |
 //! | `gateway_runner_health` | `runner`, `health` |
+//! | `gateway_runner_standing` | `runner`, `standing` |
 
+mod detours;
 mod encode;
 mod fleet;
 mod histogram;
 mod inference;
 mod outcomes;
+mod queue;
 mod refused;
 mod requests;
 
@@ -30,8 +37,11 @@ use prometheus_client::encoding::{DescriptorEncoder, text};
 use prometheus_client::registry::Registry;
 
 use crate::gateway::Shared;
+use detours::DetourMetrics;
 use inference::InferenceMetrics;
+pub(crate) use inference::ModelSeries;
 use outcomes::OutcomeMetrics;
+use queue::QueueMetrics;
 use refused::RefusedMetrics;
 use requests::RequestMetrics;
 
@@ -41,7 +51,9 @@ pub(crate) struct Metrics {
     pub(crate) requests: RequestMetrics,
     pub(crate) inference: InferenceMetrics,
     pub(crate) refused: RefusedMetrics,
+    pub(crate) detours: DetourMetrics,
     outcomes: OutcomeMetrics,
+    queue: QueueMetrics,
     /// Weak, because the gateway owns these metrics, and a host's registry may live longer than it.
     gateway: OnceLock<Weak<Shared>>,
 }
@@ -71,6 +83,10 @@ impl gateway_core::Observer for Metrics {
     fn attempt(&self, attempt: &gateway_core::Attempt<'_>) {
         self.outcomes.count(attempt);
     }
+
+    fn waited(&self, waited: &gateway_core::Waited<'_>) {
+        self.queue.count(waited);
+    }
 }
 
 struct Scrape(Arc<Metrics>);
@@ -81,10 +97,14 @@ impl Collector for Scrape {
         metrics.requests.encode(&mut encoder)?;
         metrics.refused.encode(&mut encoder)?;
         metrics.inference.encode(&mut encoder)?;
+        metrics.detours.encode(&mut encoder)?;
+        metrics.queue.encode(&mut encoder)?;
         let gateway = metrics.gateway.get().and_then(Weak::upgrade);
         let dispatcher = gateway.as_ref().map(|gateway| &gateway.dispatcher);
         metrics.outcomes.encode(&mut encoder, dispatcher.map(|it| it.registry().fleet()).as_deref())?;
-        dispatcher.map_or(Ok(()), |dispatcher| fleet::encode(&mut encoder, dispatcher))
+        let Some(dispatcher) = dispatcher else { return Ok(()) };
+        queue::encode(&mut encoder, dispatcher)?;
+        fleet::encode(&mut encoder, dispatcher)
     }
 }
 

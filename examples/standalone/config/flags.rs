@@ -1,0 +1,38 @@
+use std::path::PathBuf;
+
+use clap::Parser;
+
+/// The inference gateway as a program of its own.
+///
+/// Runners dial in at /ws/runners, or are named by STATIC_BACKENDS, OLLAMA_BASE_URL or the file. Clients
+/// speak OpenAI's API. A setting is taken from the flag, else from the environment, else from the file,
+/// else it has its default.
+#[derive(Parser, Debug, Default)]
+#[command(name = "standalone", after_help = ENVIRONMENT)]
+pub(crate) struct Flags {
+    /// Where to listen, host:port [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) listen: Option<String>,
+    /// Settings in TOML; see the example in standalone/gateway.toml
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Start two demo runners with a small text generator, and tokens to try them with
+    #[arg(long)]
+    pub(crate) demo: bool,
+    /// Threads that serve; 1 runs everything on one thread [default: one per core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) workers: Option<u16>,
+}
+
+const ENVIRONMENT: &str = "\
+Environment:
+  GATEWAY_HOST, GATEWAY_PORT   where to listen; each replaces its half of the address
+  GATEWAY_BEARER_TOKEN         the token of clients
+  GATEWAY_BEARER_TOKENS        several of them, separated by commas
+  GATEWAY_ADMIN_TOKEN          the token for /admin and /runners
+  GATEWAY_RUNNER_TOKEN         the token of runners that dial in; without it there is no /ws/runners
+  STATIC_BACKENDS              runners that have an HTTP address, separated by commas
+  OLLAMA_BASE_URL              an Ollama server
+  OBSERVABILITY_HOST, OBSERVABILITY_PORT
+                               a second listener with /metrics, /health and /readyz; only with the port set
+  RUST_LOG                     what to log [default: info]";

@@ -1,0 +1,197 @@
+//! What can be set, and where: flags before environment before file before default.
+
+mod file;
+mod flags;
+mod models;
+mod queue;
+mod resilience;
+mod section;
+mod strategy;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gateway_core::{
+    Balancer, Deadlines, HealthPolicy, HedgePolicy, ModelId, ModelRoutes, PerModel, QueuePolicy, RetryPolicy,
+};
+use gateway_http::{GatewayBuilder, PromptHashing};
+
+use file::File;
+pub(crate) use file::{ClientEntry, RunnerEntry};
+pub(crate) use flags::Flags;
+pub(crate) use section::ConfigError;
+pub(crate) use strategy::StrategySetting;
+
+/// Where the gateway listens unless told otherwise.
+pub(crate) const LISTEN: &str = "127.0.0.1:8080";
+/// Where observability listens if only its host or port is set: the port that such gateways use for it.
+const OBSERVABILITY: &str = "127.0.0.1:8801";
+/// Connections that are open at once; more wait in the kernel's queue.
+pub(crate) const MAX_CONNECTIONS: usize = 10_000;
+
+/// Everything that was set, from wherever it came.
+pub(crate) struct Settings {
+    pub(crate) listen: String,
+    pub(crate) observability: Option<String>,
+    pub(crate) client_tokens: Vec<String>,
+    pub(crate) admin_tokens: Vec<String>,
+    pub(crate) runner_token: Option<String>,
+    pub(crate) allow_anonymous: bool,
+    pub(crate) strategy: StrategySetting,
+    /// Of single models.
+    pub(crate) strategy_of: BTreeMap<String, StrategySetting>,
+    pub(crate) max_body_bytes: Option<usize>,
+    pub(crate) max_connections: usize,
+    pub(crate) deadlines: Deadlines,
+    pub(crate) queue: QueuePolicy,
+    pub(crate) retry: RetryPolicy,
+    pub(crate) health: HealthPolicy,
+    pub(crate) hedge: Option<HedgePolicy>,
+    pub(crate) routes: ModelRoutes,
+    pub(crate) prompts: PromptHashing,
+    pub(crate) sse_keepalive: Option<Duration>,
+    pub(crate) clients: Vec<ClientEntry>,
+    pub(crate) runners: Vec<RunnerEntry>,
+    pub(crate) demo: bool,
+}
+
+impl Settings {
+    /// Puts flags, environment and file together. `environment` looks a variable up; `text` is the
+    /// file's, if there is one.
+    pub(crate) fn resolve(
+        flags: &Flags,
+        environment: impl Fn(&str) -> Option<String>,
+        text: Option<&str>,
+    ) -> Result<Self, ConfigError> {
+        let var = |name: &str| environment(name).filter(|value| !value.trim().is_empty());
+        let csv = |name: &str| var(name).map(|value| list(&value));
+        let file: File = match text {
+            Some(text) => toml::from_str(text).map_err(ConfigError::new)?,
+            None => File::default(),
+        };
+
+        let listen = match &flags.listen {
+            Some(listen) => listen.clone(),
+            None => {
+                let base = file.listen.as_deref().unwrap_or(LISTEN);
+                address("listen", base, var("GATEWAY_HOST"), var("GATEWAY_PORT"))?
+            }
+        };
+        let observability = match (&file.observability, var("OBSERVABILITY_HOST"), var("OBSERVABILITY_PORT"))
+        {
+            (None, None, None) => None,
+            (base, host, port) => {
+                let base = base.as_deref().unwrap_or(OBSERVABILITY);
+                Some(address("observability", base, host, port)?)
+            }
+        };
+        let client_tokens = match (var("GATEWAY_BEARER_TOKEN"), csv("GATEWAY_BEARER_TOKENS")) {
+            (None, None) => file.client_tokens,
+            (one, more) => one.into_iter().chain(more.into_iter().flatten()).collect(),
+        };
+        let admin_tokens = var("GATEWAY_ADMIN_TOKEN").map_or(file.admin_tokens, |token| vec![token]);
+        let mut runners = file.runner;
+        if let Some(urls) = csv("STATIC_BACKENDS") {
+            runners.retain(|runner| !urls.contains(&runner.url));
+            runners.extend(urls.iter().map(|url| RunnerEntry::at(url)));
+        }
+        if let Some(url) = var("OLLAMA_BASE_URL") {
+            runners.push(RunnerEntry { id: Some("ollama".to_owned()), ..RunnerEntry::at(&url) });
+        }
+        let settings = Self {
+            listen,
+            observability,
+            client_tokens,
+            admin_tokens,
+            runner_token: var("GATEWAY_RUNNER_TOKEN").or(file.runner_token),
+            allow_anonymous: file.allow_anonymous,
+            strategy: file.strategy,
+            strategy_of: file.strategy_of,
+            max_body_bytes: file.limits.max_body_bytes,
+            max_connections: file.limits.max_connections,
+            deadlines: file.limits.deadlines(),
+            queue: file.queue.policy()?,
+            retry: file.retry.policy()?,
+            health: resilience::health(&file.breaker, &file.hold, &file.slow_start, &file.outliers)?,
+            hedge: file.hedge.policy()?,
+            routes: file.models.routes()?,
+            prompts: file.prompts.hashing(),
+            sse_keepalive: file.sse_keepalive_s.unless_zero(),
+            clients: file.client,
+            runners,
+            demo: flags.demo,
+        };
+        settings.check()?;
+        Ok(settings)
+    }
+
+    /// The strategy, or one for each model that has its own.
+    pub(crate) fn balancer(&self) -> Result<Arc<dyn Balancer>, ConfigError> {
+        let others = self.strategy.build("strategy")?;
+        if self.strategy_of.is_empty() {
+            return Ok(others);
+        }
+        let mut all = PerModel::new(others);
+        for (model, strategy) in &self.strategy_of {
+            let key = format!("strategy_of.{model}");
+            let strategy = strategy.build(&key)?;
+            let model = ModelId::new(model).map_err(|error| ConfigError::at(&key, error))?;
+            all = all.model(model, strategy);
+        }
+        Ok(Arc::new(all))
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        if self.max_connections == 0 {
+            return Err(ConfigError::at("limits.max_connections", "it must be at least 1"));
+        }
+        if self.prompts.block_bytes < PromptHashing::MIN_BLOCK_BYTES {
+            let least = PromptHashing::MIN_BLOCK_BYTES;
+            return Err(ConfigError::at("prompts.block_bytes", format!("it must be at least {least}")));
+        }
+        let shortest = GatewayBuilder::MIN_SSE_KEEPALIVE;
+        if self.sse_keepalive.is_some_and(|every| every < shortest) {
+            let problem = format!("it must be 0, which is off, or at least {}", shortest.as_secs_f64());
+            return Err(ConfigError::at("sse_keepalive_s", problem));
+        }
+        self.balancer()?;
+        for client in &self.clients {
+            client.identity()?;
+        }
+        let nobody = self.client_tokens.is_empty() && self.clients.is_empty();
+        if self.allow_anonymous && !nobody {
+            return Err(ConfigError::new(
+                "allow_anonymous = true lets everybody in, yet client tokens are set: remove one of them",
+            ));
+        }
+        if nobody && !self.allow_anonymous && !self.demo {
+            return Err(ConfigError::new(
+                "no client token is set, so nobody could use the gateway. Set GATEWAY_BEARER_TOKEN (or \
+                 client_tokens in the file), or say allow_anonymous = true in the file to let everybody in, \
+                 or try --demo",
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn list(csv: &str) -> Vec<String> {
+    csv.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
+}
+
+/// `base` with its halves replaced by what is set.
+fn address(key: &str, base: &str, host: Option<String>, port: Option<String>) -> Result<String, ConfigError> {
+    let parts = base.rsplit_once(':');
+    let (base_host, base_port) =
+        parts.ok_or_else(|| ConfigError::new(format!("{key} must be host:port, not `{base}`")))?;
+    let host = host.map(|host| if host.contains(':') { format!("[{host}]") } else { host });
+    let host = host.as_deref().unwrap_or(base_host);
+    let port = port.as_deref().unwrap_or(base_port);
+    if port.parse::<u16>().is_err() {
+        return Err(ConfigError::new(format!(
+            "the port of {key} must be a number up to 65535, not `{port}`"
+        )));
+    }
+    Ok(format!("{host}:{port}"))
+}

@@ -1,0 +1,157 @@
+//! What is set reaches the gateway that `standalone` builds.
+
+#[path = "../standalone/assemble.rs"]
+mod assemble;
+#[path = "../standalone/config/mod.rs"]
+#[allow(dead_code, reason = "what the program itself goes by is in standalone_config.rs")]
+mod config;
+
+use std::time::Duration;
+
+use assemble::{Assembled, assemble};
+use bytes::Bytes;
+use clap::Parser;
+use config::{Flags, Settings};
+use gateway_core::{ModelId, RunnerId, RunnerSpec, RunnerStatus};
+use gateway_testkit::{Fault, MockEngine, Script};
+use http::{HeaderMap, Request};
+use http_body_util::{BodyExt, Full};
+use tokio::time::Instant;
+use tower_service::Service;
+
+const CHAT: &str = r#"{"model":"m"}"#;
+
+/// A gateway as the file says, with these runners of the model `m`.
+fn gateway<const N: usize>(file: &str, engines: [&MockEngine; N]) -> Assembled {
+    // What is set before any section comes first.
+    let file = format!("client_tokens = ['t']\n{file}");
+    let settings = Settings::resolve(&Flags::parse_from(["standalone"]), |_| None, Some(&file)).unwrap();
+    let assembled = assemble(&settings).unwrap();
+    for (number, engine) in engines.into_iter().enumerate() {
+        let spec = RunnerSpec::new(RunnerId::new(format!("r{number}")).unwrap());
+        let status = RunnerStatus::serving([ModelId::new("m").unwrap()]);
+        assembled.registry.join(spec, status, engine.link());
+    }
+    assembled
+}
+
+struct Answer {
+    status: u16,
+    headers: HeaderMap,
+    text: String,
+}
+
+async fn ask(assembled: &Assembled, token: &str, body: &str) -> Answer {
+    let request = Request::post("/v1/chat/completions").header("authorization", format!("Bearer {token}"));
+    let request = request.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).unwrap();
+    let response = assembled.gateway.clone().call(request).await.unwrap_or_else(|never| match never {});
+    let (head, body) = response.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    Answer {
+        status: head.status.as_u16(),
+        headers: head.headers,
+        text: String::from_utf8_lossy(&body).into_owned(),
+    }
+}
+
+fn fine() -> MockEngine {
+    MockEngine::new(|_| Script::text("fine"))
+}
+
+fn failing() -> MockEngine {
+    MockEngine::new(|_| Script::text("").fault(Fault::CutBeforeHead))
+}
+
+fn slow() -> MockEngine {
+    MockEngine::new(|_| Script::sse(["1"]).delay(Duration::from_secs(25)))
+}
+
+#[tokio::test]
+async fn clients_are_let_in_by_either_list() {
+    let engine = fine();
+    let assembled = gateway("[[client]]\ntoken = 'named'\nname = 'n'", [&engine]);
+    for (token, status) in [("t", 200), ("named", 200), ("other", 401)] {
+        assert_eq!(ask(&assembled, token, CHAT).await.status, status, "{token}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn retries() {
+    for (file, tries) in [
+        ("", 3),
+        ("[retry]\nmax_failures = 1", 1),
+        ("[retry]\nbudget_min_per_second = 0\nbudget_ratio = 0", 1),
+    ] {
+        let engine = failing();
+        let assembled = gateway(file, [&engine; 4]);
+        assert_eq!(ask(&assembled, "t", CHAT).await.status, 502);
+        assert_eq!(engine.counts().started, tries, "{file}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn breakers() {
+    for (file, status) in [("[breaker]\nconsecutive_faults = 1", 503), ("", 502)] {
+        let engine = failing();
+        let assembled = gateway(file, [&engine]);
+        assert_eq!(ask(&assembled, "t", CHAT).await.status, 502);
+        assert_eq!(ask(&assembled, "t", CHAT).await.status, status, "{file}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_queue() {
+    for (file, status, waited) in [("[queue]\nmax_waiting = 0", 429, 0), ("[queue]\npatience_s = 7", 503, 7)]
+    {
+        let assembled = gateway(file, []);
+        let spec = RunnerSpec::new(RunnerId::new("r").unwrap()).slots(1);
+        let status_of = RunnerStatus::serving([ModelId::new("m").unwrap()]);
+        assembled.registry.join(spec, status_of, fine().link());
+        let _taken = assembled.registry.fleet().runners()[0].try_reserve();
+        let started = Instant::now();
+        assert_eq!(ask(&assembled, "t", CHAT).await.status, status, "{file}");
+        assert_eq!(started.elapsed().as_secs(), waited);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn hedges_and_deadlines() {
+    let engine = slow();
+    let assembled = gateway("[hedge]\nenabled = true\nratio = 1", [&engine; 2]);
+    let answer = ask(&assembled, "t", CHAT).await;
+    assert_eq!((answer.status, engine.counts().started), (200, 2));
+    assert!(answer.headers["x-router-reason"].to_str().unwrap().ends_with("; hedged"));
+
+    let assembled = gateway("[limits]\ntotal_s = 20", [&engine]);
+    let started = Instant::now();
+    assert_eq!(ask(&assembled, "t", CHAT).await.status, 504);
+    assert_eq!(started.elapsed().as_secs(), 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn comments_while_a_token_is_awaited() {
+    let engine = slow();
+    for (file, comments) in [("sse_keepalive_s = 10", 2), ("", 0)] {
+        let answer = ask(&gateway(file, [&engine]), "t", r#"{"model":"m","stream":true}"#).await;
+        assert_eq!(answer.text.matches(": waiting").count(), comments);
+    }
+}
+
+#[tokio::test]
+async fn a_model_has_its_own_strategy() {
+    let engine = fine();
+    let assembled = gateway("[models.aliases]\nn = 'm'\n[strategy_of]\nm = 'random'", [&engine]);
+    let reason = ask(&assembled, "t", CHAT).await.headers["x-router-reason"].clone();
+    assert_eq!(reason, "per-model; because=random");
+}
+
+#[tokio::test]
+async fn names_strategy_and_size() {
+    let engine = fine();
+    let file = "strategy = 'round-robin'\n[models.aliases]\ngpt = 'm'\n[limits]\nmax_body_bytes = 20";
+    let assembled = gateway(file, [&engine]);
+    let answer = ask(&assembled, "t", r#"{"model":"gpt"}"#).await;
+    assert_eq!((answer.status, &answer.headers["x-model-used"]), (200, &"m".parse().unwrap()));
+    assert_eq!(answer.headers["x-router-reason"], "round-robin");
+    assert_eq!(ask(&assembled, "t", r#"{"model":"gpt","n":1}"#).await.status, 413);
+}

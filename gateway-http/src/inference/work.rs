@@ -1,0 +1,98 @@
+//! How much work a request is, as far as it says so itself.
+
+use std::time::Duration;
+
+use gateway_core::{Priority, PromptBlocks, Workload};
+use http::header::{HeaderMap, HeaderName};
+
+use super::fields::{Fields, Prompt};
+use super::hash::hash;
+use super::prompt::{self, PromptHashing};
+use crate::auth::Identity;
+use crate::error::ApiError;
+use crate::route::Inference;
+
+/// Names the conversation, so that it comes back to where it was.
+const SESSION: HeaderName = HeaderName::from_static("x-session-id");
+/// `high`, `normal` or `low`.
+const PRIORITY: HeaderName = HeaderName::from_static("x-priority");
+/// In milliseconds from the request's arrival, by when the client wants the whole answer.
+const TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout-ms");
+
+/// What is known of the work, but for the hashes of the prompt: those are made for whoever is let in.
+pub(super) fn workload(
+    fields: &Fields<'_>,
+    api: Inference,
+    headers: &HeaderMap,
+    identity: &Identity,
+) -> Result<Workload, Box<ApiError>> {
+    let max_tokens = match api {
+        // Vectors cost nothing beyond the reading.
+        Inference::Embedding => Some(0),
+        Inference::Chat | Inference::Completion => {
+            fields.max_tokens.map(|most| most.saturating_mul(fields.n.unwrap_or(1).max(1)))
+        }
+    };
+    Ok(Workload {
+        prompt_tokens: prompt::tokens(&fields.prompt),
+        max_tokens,
+        session: session(fields, headers, identity),
+        deadline: deadline(headers)?,
+        ..Workload::default()
+    })
+}
+
+fn session(fields: &Fields<'_>, headers: &HeaderMap, identity: &Identity) -> Option<u64> {
+    let header = headers.get(&SESSION).map(|value| value.as_bytes()).filter(|value| !value.is_empty());
+    let name = header.or(fields.session.map(str::as_bytes))?;
+    Some(hash(scope(identity), name))
+}
+
+/// Whose names these are: what one tenant calls its conversation means nothing to another.
+fn scope(identity: &Identity) -> u64 {
+    identity.tenant().map_or(0, |tenant| hash(1, tenant.as_str().as_bytes()))
+}
+
+/// The hashes of the prompt, for the model of that name.
+pub(super) fn prefix(
+    prompt: &Prompt<'_>,
+    model: &str,
+    hashing: PromptHashing,
+    identity: &Identity,
+) -> PromptBlocks {
+    let seed = if hashing.separate_tenants { scope(identity) } else { 0 };
+    prompt::blocks(prompt, hashing, hash(seed, model.as_bytes()))
+}
+
+/// How urgent the request is: as the header says, else as `service_tier` does; never more than the client
+/// was granted.
+pub(super) fn priority(
+    fields: &Fields<'_>,
+    headers: &HeaderMap,
+    identity: &Identity,
+) -> Result<Priority, Box<ApiError>> {
+    let asked = match headers.get(&PRIORITY) {
+        Some(value) => value.to_str().ok().and_then(|word| word.trim().parse().ok()).ok_or_else(|| {
+            ApiError::bad_request(format!("The header `{PRIORITY}` must be `high`, `normal` or `low`."))
+        })?,
+        None => match fields.tier {
+            Some(r#""flex""#) => Priority::Low,
+            Some(r#""priority""#) => Priority::High,
+            _ => Priority::Normal,
+        },
+    };
+    // The better class is the smaller.
+    Ok(asked.max(identity.max_priority()))
+}
+
+fn deadline(headers: &HeaderMap) -> Result<Option<Duration>, Box<ApiError>> {
+    let Some(value) = headers.get(&TIMEOUT) else { return Ok(None) };
+    let millis = value.to_str().ok().and_then(|value| value.trim().parse::<u32>().ok());
+    match millis.filter(|millis| *millis > 0) {
+        Some(millis) => Ok(Some(Duration::from_millis(millis.into()))),
+        None => Err(ApiError::bad_request(format!(
+            "The header `{TIMEOUT}` must be a whole number of milliseconds from 1 to {}.",
+            u32::MAX
+        ))),
+    }
+}
