@@ -28,6 +28,7 @@ pub(crate) fn assemble(settings: &Settings) -> Result<Assembled, BoxError> {
         .queue(settings.queue)
         .retry(settings.retry)
         .health(settings.health)
+        .lifecycle(settings.lifecycle.clone())
         .routes(settings.routes.clone())
         .prompt_hashing(settings.prompts);
     if let Some(hedge) = settings.hedge {

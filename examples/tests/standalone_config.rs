@@ -8,8 +8,8 @@ use std::time::Duration;
 use clap::Parser;
 use config::{Flags, LISTEN, MAX_CONNECTIONS, Settings, StrategySetting};
 use gateway_core::{
-    Backoff, BreakerPolicy, Deadlines, HealthPolicy, HedgePolicy, OutlierPolicy, Priority, QueuePolicy,
-    RetryPolicy, Strategy,
+    Backoff, BreakerPolicy, Deadlines, HealthPolicy, HedgePolicy, IdleUnload, LifecyclePolicy, OutlierPolicy,
+    Priority, QueuePolicy, RetryPolicy, Strategy,
 };
 use gateway_http::PromptHashing;
 
@@ -263,6 +263,27 @@ fn what_is_done_about_runners_that_fail() {
 }
 
 #[test]
+fn when_models_are_loaded_and_unloaded() {
+    fn keeps(set: &Settings, model: &str) -> Option<Option<Duration>> {
+        set.lifecycle.keep_alive_of.get(model).copied()
+    }
+    each(
+        "[lifecycle]",
+        &[
+            ("", |set| set.lifecycle == LifecyclePolicy::default()),
+            ("enabled = false", |set| !set.lifecycle.enabled),
+            ("load_timeout_s = 5", |set| set.lifecycle.load_timeout == seconds(5.0)),
+            ("keep_alive_s = 60", |set| set.lifecycle.keep_alive == Some(seconds(60.0))),
+            ("keep_alive_s_of = { m = 5 }", |set| keeps(set, "m") == Some(Some(seconds(5.0)))),
+            ("keep_alive_s_of = { m = 0 }", |set| keeps(set, "m") == Some(None)),
+            ("unload_all = true", |set| set.lifecycle.idle_unload == IdleUnload::All),
+            ("pinned = [\"m\"]", |set| set.lifecycle.pinned.iter().any(|model| model.as_str() == "m")),
+            ("max_loaded = 2", |set| set.lifecycle.max_loaded.is_some_and(|most| most.get() == 2)),
+        ],
+    );
+}
+
+#[test]
 fn names_of_models() {
     fn targets(set: &Settings, name: &str) -> Vec<String> {
         set.routes.targets(name).map(ToString::to_string).collect()
@@ -335,9 +356,18 @@ fn what_makes_no_sense_is_refused_with_its_key() {
 
 #[test]
 fn unknown_keys_are_errors_that_name_the_key() {
-    for section in
-        ["limits", "prompts", "retry", "breaker", "hold", "slow_start", "outliers", "hedge", "models"]
-    {
+    for section in [
+        "limits",
+        "prompts",
+        "retry",
+        "breaker",
+        "hold",
+        "slow_start",
+        "outliers",
+        "hedge",
+        "lifecycle",
+        "models",
+    ] {
         let error = resolve(&[], &[TOKEN], Some(&format!("[{section}]\nnonsense = 3"))).err().unwrap();
         assert!(error.contains("nonsense"), "{error}");
     }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use gateway_core::{
     Balancer, CancellationToken, Deadlines, Dispatcher, Door, HealthPolicy, HedgePolicy, InMemoryRegistry,
-    LeastLoaded, ModelRoutes, Observer, QueuePolicy, Registry, RetryPolicy, Router, RunnerSource,
+    LeastLoaded, LifecyclePolicy, ModelRoutes, Observer, QueuePolicy, Registry, RetryPolicy, Router,
+    RunnerSource,
 };
 use tokio::sync::{Semaphore, broadcast};
 use tokio_util::task::TaskTracker;
@@ -43,6 +44,7 @@ pub struct GatewayBuilder {
     deadlines: Deadlines,
     retry: RetryPolicy,
     queue: QueuePolicy,
+    lifecycle: LifecyclePolicy,
     hedge: Option<HedgePolicy>,
     health: HealthPolicy,
     routes: ModelRoutes,
@@ -92,6 +94,7 @@ impl GatewayBuilder {
             deadlines: Deadlines::default(),
             retry: RetryPolicy::default(),
             queue: QueuePolicy::default(),
+            lifecycle: LifecyclePolicy::default(),
             hedge: None,
             health: HealthPolicy::default(),
             routes: ModelRoutes::default(),
@@ -212,6 +215,15 @@ impl GatewayBuilder {
         self
     }
 
+    /// When models are loaded and unloaded: loaded when a request asks for one that is on a runner's disk, and
+    /// unloaded after [`LifecyclePolicy::keep_alive`] if that is set. [`LifecyclePolicy::off`] leaves all of
+    /// that to the admins. With a keep-alive time [`build`](GatewayBuilder::build) must be called within a
+    /// tokio runtime.
+    pub fn lifecycle(mut self, lifecycle: LifecyclePolicy) -> Self {
+        self.lifecycle = lifecycle;
+        self
+    }
+
     /// The largest body of a request, in bytes; 64 MiB unless set, which is a prompt with a few photographs
     /// in base64. A body is held in memory until its request is over, so that it can be tried elsewhere.
     pub fn max_body_bytes(mut self, max: usize) -> Self {
@@ -274,7 +286,11 @@ impl GatewayBuilder {
         if self.keepalive.is_some_and(|every| every < Self::MIN_SSE_KEEPALIVE) {
             return Err(BuildError::KeepaliveTooShort);
         }
-        if !self.sources.is_empty() && tokio::runtime::Handle::try_current().is_err() {
+        // Also models of single names may have a keep-alive time.
+        let keeps_alive =
+            self.lifecycle.keep_alive.is_some() || self.lifecycle.keep_alive_of.values().any(Option::is_some);
+        let tends = self.lifecycle.enabled && keeps_alive;
+        if (tends || !self.sources.is_empty()) && tokio::runtime::Handle::try_current().is_err() {
             return Err(BuildError::NoRuntime);
         }
         let mut dispatcher = Dispatcher::builder(self.registry.clone())
@@ -284,6 +300,7 @@ impl GatewayBuilder {
             .retry(self.retry)
             .queue(self.queue)
             .health(self.health)
+            .lifecycle(self.lifecycle)
             .routes(self.routes);
         if let Some(hedge) = self.hedge {
             dispatcher = dispatcher.hedge(hedge);
@@ -298,6 +315,10 @@ impl GatewayBuilder {
         let sources = TaskTracker::new();
         for source in self.sources {
             sources.spawn(source.run(self.registry.clone(), stop.clone()));
+        }
+        if tends {
+            let (lifecycle, stop) = (dispatcher.lifecycle().clone(), stop.clone());
+            sources.spawn(async move { lifecycle.tend(&stop).await });
         }
         let shared = Arc::new(Shared {
             clients,
@@ -376,8 +397,8 @@ pub enum BuildError {
         GatewayBuilder::MIN_SSE_KEEPALIVE
     )]
     KeepaliveTooShort,
-    /// Runner sources need a runtime to run on.
-    #[error("runner sources need a tokio runtime: call build within one")]
+    /// Runner sources, and whoever unloads idle models, need a runtime to run on.
+    #[error("runner sources and keep-alive times need a tokio runtime: call build within one")]
     NoRuntime,
 }
 

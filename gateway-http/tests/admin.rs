@@ -49,7 +49,7 @@ async fn the_list_has_the_fields_of_existing_gateways() {
 #[tokio::test]
 async fn commands_reach_the_runner_and_its_fresh_status_counts_at_once() {
     let link = Mock::ok();
-    let gateway = builder().build().unwrap();
+    let gateway = builder().lifecycle(gateway_core::LifecyclePolicy::off()).build().unwrap();
     join_with(&gateway, RunnerSpec::new(RunnerId::new("host:1/x").unwrap()), status(), &link);
     assert_eq!(whole(&gateway, chat(r#"{"model":"b"}"#)).await.status, 503);
 

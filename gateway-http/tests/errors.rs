@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use common::*;
 use gateway_core::{
-    Deadlines, Health, LinkError, Model, ModelState, QueuePolicy, RetryPolicy, RunnerId, RunnerSpec,
-    RunnerStatus,
+    Deadlines, Health, LifecyclePolicy, LinkError, Model, ModelState, QueuePolicy, RetryPolicy, RunnerId,
+    RunnerSpec, RunnerStatus,
 };
 use gateway_http::Gateway;
 
@@ -50,7 +50,8 @@ async fn a_model_that_nobody_has_is_404() {
 #[tokio::test]
 async fn a_model_that_is_not_ready_is_503_and_the_reason_is_for_the_log_only() {
     let models = vec![Model::new(model("m"), ModelState::Available)];
-    let gateway = gateway_with(RunnerStatus { models, ..RunnerStatus::serving([]) }, spec(), &Mock::ok());
+    let gateway = builder().lifecycle(LifecyclePolicy::off()).build().unwrap();
+    join_with(&gateway, spec(), RunnerStatus { models, ..RunnerStatus::serving([]) }, &Mock::ok());
     check(&gateway, 503, "server_error", Some("no_runner_available"), None, Some("5")).await;
 
     let status = RunnerStatus { health: Health::Unhealthy, ..RunnerStatus::serving([model("m")]) };

@@ -8,6 +8,7 @@ use gateway_core::{Deadlines, Priority, Tenant};
 use gateway_http::{Identity, PromptHashing};
 use serde::Deserialize;
 
+use super::lifecycle::Lifecycle;
 use super::models::Models;
 use super::queue::Queue;
 use super::resilience::{Breaker, Hedge, Hold, Outliers, Retry, SlowStart};
@@ -36,6 +37,7 @@ section! {
         slow_start: SlowStart = SlowStart::default(),
         outliers: Outliers = Outliers::default(),
         hedge: Hedge = Hedge::default(),
+        lifecycle: Lifecycle = Lifecycle::default(),
         models: Models = Models::default(),
         runner: Vec<RunnerEntry> = Vec::new(),
     }

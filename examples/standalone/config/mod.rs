@@ -2,6 +2,7 @@
 
 mod file;
 mod flags;
+mod lifecycle;
 mod models;
 mod queue;
 mod resilience;
@@ -13,7 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway_core::{
-    Balancer, Deadlines, HealthPolicy, HedgePolicy, ModelId, ModelRoutes, PerModel, QueuePolicy, RetryPolicy,
+    Balancer, Deadlines, HealthPolicy, HedgePolicy, LifecyclePolicy, ModelId, ModelRoutes, PerModel,
+    QueuePolicy, RetryPolicy,
 };
 use gateway_http::{GatewayBuilder, PromptHashing};
 
@@ -48,6 +50,7 @@ pub(crate) struct Settings {
     pub(crate) retry: RetryPolicy,
     pub(crate) health: HealthPolicy,
     pub(crate) hedge: Option<HedgePolicy>,
+    pub(crate) lifecycle: LifecyclePolicy,
     pub(crate) routes: ModelRoutes,
     pub(crate) prompts: PromptHashing,
     pub(crate) sse_keepalive: Option<Duration>,
@@ -115,6 +118,7 @@ impl Settings {
             retry: file.retry.policy()?,
             health: resilience::health(&file.breaker, &file.hold, &file.slow_start, &file.outliers)?,
             hedge: file.hedge.policy()?,
+            lifecycle: file.lifecycle.policy()?,
             routes: file.models.routes()?,
             prompts: file.prompts.hashing(),
             sse_keepalive: file.sse_keepalive_s.unless_zero(),
