@@ -3,8 +3,8 @@
 mod fleet;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fleet::{TestFleet, counts, needs, spec, status, tokens, value};
@@ -13,7 +13,8 @@ use gateway_core::pipeline::{
     PipelineError, Scale, Scene, Scorer, SessionScorer, TokensScorer,
 };
 use gateway_core::{
-    Attempt, Balancer, Dispatcher, Pipeline, Registry, Requirements, Reservation, Runner, RunnerChange,
+    Attempt, Balancer, Dispatcher, InMemoryRegistry, Pipeline, Registry, Requirements, Reservation, Runner,
+    RunnerChange,
 };
 
 /// A value by the runner's id, on any scale.
@@ -123,7 +124,7 @@ fn amounts_are_compared_with_the_most_of_the_others() {
     const SHARES: &[(&str, f64)] = &[("a", 0.1), ("b", 0.0), ("c", 0.0)];
     let strategy = build(
         Pipeline::builder("amounts")
-            .filter(NotC)
+            .filter(Not("c"))
             .scorer(Fixed { scale: Scale::Less, values: AMOUNTS }, 1.0)
             .scorer(fixed(SHARES), 1.0),
     );
@@ -134,15 +135,16 @@ fn amounts_are_compared_with_the_most_of_the_others() {
     assert_eq!(fleet.picked(&amounts_only, &needs()), "c");
 }
 
-struct NotC;
+/// Everybody but one.
+struct Not(&'static str);
 
-impl Filter for NotC {
+impl Filter for Not {
     fn name(&self) -> &'static str {
-        "not-c"
+        "not"
     }
 
     fn keep(&self, _: &Requirements, runner: &Runner, _: &Scene) -> bool {
-        runner.id().as_str() != "c"
+        runner.id().as_str() != self.0
     }
 }
 
@@ -316,6 +318,38 @@ fn slots_are_filled_and_never_exceeded() {
         fleet.assert_all_zero();
         assert_eq!(fleet.burst(&strategy, &needs(), 16).len(), 15, "{picker:?}");
     }
+}
+
+/// Somebody else takes the best one as soon as it was looked at, three times over.
+struct Outrun {
+    registry: Arc<InMemoryRegistry>,
+    taken: Mutex<Vec<Reservation>>,
+}
+
+impl Scorer for Outrun {
+    fn name(&self) -> &'static str {
+        "outrun"
+    }
+
+    fn score(&self, _: &Requirements, runner: &Runner, _: &Scene) -> Option<f64> {
+        let mut taken = self.taken.lock().unwrap();
+        if ["a", "b", "c"].get(taken.len()) == Some(&runner.id().as_str()) {
+            let fleet = self.registry.fleet();
+            taken.push(fleet.runner(runner.id().as_str()).unwrap().try_reserve().unwrap());
+            return Some(1.0);
+        }
+        Some(0.5)
+    }
+}
+
+#[test]
+fn who_loses_every_race_still_finds_the_one_that_is_left() {
+    let fleet = abc(1);
+    fleet.join(spec("d").label("zone", "eu").slots(1), status());
+    fleet.join(spec("e").slots(9), status());
+    let outrun = Outrun { registry: fleet.registry.clone(), taken: Mutex::default() };
+    let strategy = build(Pipeline::builder("outrun").filter(Not("e")).scorer(outrun, 1.0));
+    assert_eq!(fleet.picked(&strategy, &needs()), "d");
 }
 
 /// Notes what it is told.

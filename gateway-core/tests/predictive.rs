@@ -66,6 +66,33 @@ async fn a_runner_that_was_never_measured_counts_as_its_peers_do() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_peers_speed_is_looked_up_anew_every_second() {
+    let fleet = TestFleet::new();
+    fleet.join_timed(spec("slow").slots(100), 1_000 * MS, 100 * MS);
+    fleet.join(spec("unknown").slots(100), status());
+    let strategy = Predictive::default();
+    let requirements = tokens(1_000, 0);
+    let assumed = || {
+        drop(fleet.pick(&strategy, &requirements));
+        value(&fleet.scores(&strategy, &requirements, "unknown"), "prefill").unwrap()
+    };
+    assert!((assumed() - 0.5).abs() < 1e-6, "nobody was measured: 2,000 tokens a second");
+    fleet.measure("slow", 1_000).await;
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert!((assumed() - 1.0).abs() < 1e-6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_was_alone_is_measured_as_alone() {
+    let fleet = TestFleet::new();
+    fleet.join_timed(spec("single").slots(1), 100 * MS, 10 * MS);
+    fleet.measure("single", 1_000).await;
+    let decode = value(&fleet.scores(&Predictive::default(), &tokens(1_000, 100), "single"), "decode");
+    // 100 chunks of 10 ms; the mock also pauses before it ends.
+    assert!((1.0..1.2).contains(&decode.unwrap()), "{decode:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn silence_is_not_idleness() {
     // Nothing is known of runners nor requests: only that what was sent there is there.
     let fleet = TestFleet::new();
