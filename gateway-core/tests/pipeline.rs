@@ -320,10 +320,12 @@ fn slots_are_filled_and_never_exceeded() {
     }
 }
 
-/// Somebody else takes the best one as soon as it was looked at, three times over.
+/// Somebody else takes the best one as soon as it was looked at: first `a`, then `b`, then `c`.
 struct Outrun {
     registry: Arc<InMemoryRegistry>,
     taken: Mutex<Vec<Reservation>>,
+    /// Looks that have ended; each ends with `d`.
+    looks: AtomicU32,
 }
 
 impl Scorer for Outrun {
@@ -332,8 +334,12 @@ impl Scorer for Outrun {
     }
 
     fn score(&self, _: &Requirements, runner: &Runner, _: &Scene) -> Option<f64> {
+        let look = self.looks.load(Ordering::Relaxed) as usize;
+        if runner.id().as_str() == "d" {
+            self.looks.fetch_add(1, Ordering::Relaxed);
+        }
         let mut taken = self.taken.lock().unwrap();
-        if ["a", "b", "c"].get(taken.len()) == Some(&runner.id().as_str()) {
+        if taken.len() == look && ["a", "b", "c"].get(look) == Some(&runner.id().as_str()) {
             let fleet = self.registry.fleet();
             taken.push(fleet.runner(runner.id().as_str()).unwrap().try_reserve().unwrap());
             return Some(1.0);
@@ -347,7 +353,8 @@ fn who_loses_every_race_still_finds_the_one_that_is_left() {
     let fleet = abc(1);
     fleet.join(spec("d").label("zone", "eu").slots(1), status());
     fleet.join(spec("e").slots(9), status());
-    let outrun = Outrun { registry: fleet.registry.clone(), taken: Mutex::default() };
+    let outrun =
+        Outrun { registry: fleet.registry.clone(), taken: Mutex::default(), looks: AtomicU32::new(0) };
     let strategy = build(Pipeline::builder("outrun").filter(Not("e")).scorer(outrun, 1.0));
     assert_eq!(fleet.picked(&strategy, &needs()), "d");
 }
