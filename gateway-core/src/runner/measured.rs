@@ -12,7 +12,8 @@ pub struct Measured {
     pub first_byte: Option<Duration>,
     /// The same, jumping to every peak and falling slowly: [`Measured::DECAY`].
     pub peak_first_byte: Option<Duration>,
-    /// Prompt tokens per second, counting those that were ahead of the request.
+    /// Prompt tokens per second, counting those that were ahead of the request. Long prompts count for more, so
+    /// that what a request costs whatever its length is not taken for slow reading.
     pub prefill_tokens_per_s: Option<f32>,
     /// Time between two chunks of an answer, which with most engines is a token.
     pub chunk_interval: Option<Duration>,
@@ -52,7 +53,10 @@ pub(crate) struct Speed {
 #[derive(Debug)]
 pub(crate) struct Meter {
     first_byte_s: Mean,
-    prefill: Mean,
+    /// Tokens of prompts, and the time until they were read: a mean of speeds would count a short prompt, whose
+    /// time is all overhead, as much as a long one.
+    prefill_tokens: Mean,
+    prefill_s: Mean,
     chunk_s: Mean,
     /// The same as if nothing else had been on the runner.
     chunk_alone_s: Mean,
@@ -65,7 +69,8 @@ impl Meter {
     pub(crate) fn new() -> Self {
         Self {
             first_byte_s: Mean::new(),
-            prefill: Mean::new(),
+            prefill_tokens: Mean::new(),
+            prefill_s: Mean::new(),
             chunk_s: Mean::new(),
             chunk_alone_s: Mean::new(),
             peak: AtomicU64::new(0),
@@ -79,7 +84,8 @@ impl Meter {
         let first_byte = sample.first_byte.as_secs_f32();
         self.first_byte_s.add(first_byte);
         if sample.prefill_tokens > 0 && first_byte > 0.0 {
-            self.prefill.add(sample.prefill_tokens as f32 / first_byte);
+            self.prefill_tokens.add(sample.prefill_tokens as f32);
+            self.prefill_s.add(first_byte);
         }
         // The first chunk is the first byte, so there is one interval less than chunks.
         if sample.chunks > 1 {
@@ -105,6 +111,11 @@ impl Meter {
         (peak != 0).then(|| decayed(peak, millis(born, now)))
     }
 
+    #[inline]
+    fn prefill_tokens_per_s(&self) -> Option<f32> {
+        Some(self.prefill_tokens.get()? / self.prefill_s.get()?)
+    }
+
     /// The mean time to first byte, and how many answers it is from.
     pub(crate) fn mean_first_byte(&self) -> (Option<Duration>, u32) {
         let mean = self.first_byte_s.get().and_then(|mean| Duration::try_from_secs_f32(mean).ok());
@@ -120,7 +131,7 @@ impl Meter {
     #[inline]
     pub(crate) fn speed(&self, born: Instant, now: Instant) -> Speed {
         Speed {
-            prefill_tokens_per_s: self.prefill.get(),
+            prefill_tokens_per_s: self.prefill_tokens_per_s(),
             chunk_alone_s: self.chunk_alone_s.get(),
             age_s: elapsed_s(self.peak.load(Ordering::Relaxed), millis(born, now)),
         }
@@ -131,7 +142,7 @@ impl Meter {
         Measured {
             first_byte: self.first_byte_s.get().map(time),
             peak_first_byte: self.peak_s(born, now).map(time),
-            prefill_tokens_per_s: self.prefill.get(),
+            prefill_tokens_per_s: self.prefill_tokens_per_s(),
             chunk_interval: self.chunk_s.get().map(time),
             answers: self.answers.load(Ordering::Relaxed),
         }
@@ -210,6 +221,18 @@ mod tests {
         assert_eq!(now.answers, 3);
         let speed = meter.speed(born, born + Duration::from_secs(9));
         assert_eq!((speed.chunk_alone_s, speed.age_s), (Some(0.1), 9.0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_short_prompt_does_not_pass_for_slow_reading() {
+        let (born, meter) = (Instant::now(), Meter::new());
+        // 1,000 tokens a second, and 100 ms for anything.
+        for prefill_tokens in [10, 5_000, 10, 5_000] {
+            let first_byte = Duration::from_millis(100 + prefill_tokens);
+            meter.add(Sample { first_byte, prefill_tokens, ..sample(0.0) }, 1.0, born, born);
+        }
+        let speed = meter.read(born, born).prefill_tokens_per_s.unwrap();
+        assert!((850.0..1_000.0).contains(&speed), "{speed}");
     }
 
     #[tokio::test(start_paused = true)]
