@@ -5,7 +5,9 @@ mod fleet;
 use std::time::Duration;
 
 use fleet::{TestFleet, counts, spec, status, tokens, value};
-use gateway_core::{Balancer, Forecast, Predictive, Requirements};
+use gateway_core::{Balancer, Forecast, Predictive, Registry, Requirements};
+use gateway_testkit::{MockEngine, Script};
+use http::header::CONTENT_LENGTH;
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -90,6 +92,22 @@ async fn a_request_that_was_alone_is_measured_as_alone() {
     let decode = value(&fleet.scores(&Predictive::default(), &tokens(1_000, 100), "single"), "decode");
     // 100 chunks of 10 ms; the mock also pauses before it ends.
     assert!((1.0..1.2).contains(&decode.unwrap()), "{decode:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_answers_that_come_as_they_are_written_tell_how_fast_that_is() {
+    let fleet = TestFleet::new();
+    let whole = || Script::chunks(["{}", "\n"]).header(CONTENT_LENGTH, "3").delay(8_000 * MS);
+    let engine = MockEngine::new(move |_| whole());
+    fleet.registry.join(spec("whole"), status(), engine.link());
+    fleet.join_timed(spec("streams"), 100 * MS, 10 * MS);
+    fleet.measure("whole", 1_000).await;
+    fleet.measure("streams", 1_000).await;
+    let whole = fleet.runner("whole").measured();
+    assert_eq!((whole.prefill_tokens_per_s, whole.chunk_interval), (None, None));
+    assert_eq!(whole.first_byte, Some(8_000 * MS));
+    let streams = fleet.runner("streams").measured();
+    assert!(streams.prefill_tokens_per_s.is_some() && streams.chunk_interval.is_some(), "{streams:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -15,7 +15,7 @@ use crate::workload::Workload;
 ///
 /// | what | from |
 /// |---|---|
-/// | how fast the runner reads prompts and writes answers | what was measured of it; as that grows old, and if there is none, the mean of the other candidates; if nothing was measured of anyone, [`PREFILL`](Forecast::PREFILL) and [`CHUNK`](Forecast::CHUNK) |
+/// | how fast the runner reads prompts and writes answers | what was measured of it, if that stands out ([`NOISE`](Forecast::NOISE)); otherwise, as it grows old ([`FADE`](Forecast::FADE)), and if there is none, the mean of all candidates; if nothing was measured of anyone, [`PREFILL`](Forecast::PREFILL) and [`CHUNK`](Forecast::CHUNK) |
 /// | what is ahead | prompts that were sent there and whose answers have not begun ([`Load::prefill_tokens`]), and requests of others beyond its slots |
 /// | the prompt | [`Workload::prompt_tokens`], or [`PROMPT`](Forecast::PROMPT) |
 /// | the answer | [`Workload::likely_answer`], or [`ANSWER`](Forecast::ANSWER) |
@@ -41,6 +41,12 @@ impl Forecast {
     pub const PREFILL: f32 = 2_000.0;
     /// Time between chunks while nobody was measured. As [`Forecast::PREFILL`].
     pub const CHUNK: Duration = Duration::from_millis(30);
+    /// By what factor a runner's speed must differ from its peers' mean to be told from it. Speeds are measured
+    /// under load, and late, when the answer has ended: a runner that was just busy looks slower than it is, and
+    /// choices that trust this swing from one runner to the next. Equal runners then do worse than if nothing
+    /// had been measured (in this project's simulator half as much again in the 99th percentile of time to
+    /// first token), while one at a third of its speed is found out all the same.
+    pub const NOISE: f32 = 2.0;
     /// In how long a measurement loses half its weight against the peers': a runner that was slow once and is
     /// shunned for it would otherwise never be measured again. Long against a request, short against an
     /// operator's patience; a judgement.
@@ -65,14 +71,17 @@ impl Forecast {
     #[inline]
     pub(crate) fn of(workload: &Workload, cached: u32, load: &Load, speed: Speed, typical: Typical) -> Self {
         let trust = Self::FADE.as_secs_f32() / (Self::FADE.as_secs_f32() + speed.age_s);
-        let blend = |own: Option<f32>, peers: f32| own.map_or(peers, |own| peers + (own - peers) * trust);
         // In seconds a token, as that is what adds up.
         let of_speed = |speed: f32| 1.0 / speed.max(f32::MIN_POSITIVE);
-        let read_s = f64::from(blend(
-            speed.prefill_tokens_per_s.map(of_speed),
-            of_speed(typical.prefill_tokens_per_s.unwrap_or(Self::PREFILL)),
-        ));
-        let alone_s = blend(speed.chunk_alone_s, typical.chunk_alone_s.unwrap_or(Self::CHUNK.as_secs_f32()));
+        let own = speed.prefill_tokens_per_s.map(of_speed);
+        let read_s = f64::from(match typical.prefill_tokens_per_s.map(of_speed) {
+            Some(peers) => own.map_or(peers, |own| told_apart(own, peers, trust)),
+            None => own.unwrap_or(of_speed(Self::PREFILL)),
+        });
+        let alone_s = match typical.chunk_alone_s {
+            Some(peers) => speed.chunk_alone_s.map_or(peers, |own| told_apart(own, peers, trust)),
+            None => speed.chunk_alone_s.unwrap_or(Self::CHUNK.as_secs_f32()),
+        };
         let write_s = f64::from(alone_s * load.slowdown(0));
 
         let prompt = workload.prompt_tokens.unwrap_or(Self::PROMPT).saturating_sub(cached);
@@ -83,6 +92,12 @@ impl Forecast {
             decode_s: f64::from(answer) * write_s,
         }
     }
+}
+
+/// A runner's own time for a token if it stands out among its peers, the less the older it is; theirs if not.
+fn told_apart(own: f32, peers: f32, trust: f32) -> f32 {
+    let stands_out = own > peers * Forecast::NOISE || own * Forecast::NOISE < peers;
+    if stands_out { peers + (own - peers) * trust } else { peers }
 }
 
 /// Until a slot is free on a runner that others keep fuller than it can take. With all slots busy one ends
@@ -195,6 +210,8 @@ mod tests {
         let nobody =
             Forecast::of(&Workload::default(), 0, &load(0, 4, 0), Speed::default(), Typical::default());
         assert!(close(nobody.prefill_s, 0.51) && close(nobody.decode_s, 10.29), "{nobody:?}");
+        let alike = Speed { chunk_alone_s: Some(0.06), prefill_tokens_per_s: Some(180.0), age_s: 0.0 };
+        assert_eq!(Forecast::of(&workload(500, 100), 0, &load(0, 4, 0), alike, typical), unknown);
         // After the time of fading, half its own and half the peers'.
         let old = Speed { age_s: Forecast::FADE.as_secs_f32(), ..FAST };
         let faded = Forecast::of(&workload(500, 100), 0, &load(0, 4, 0), old, typical);

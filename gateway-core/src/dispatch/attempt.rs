@@ -27,6 +27,8 @@ pub(super) struct Try {
     /// Prompt tokens that the runner had to read before this answer could begin, as counted here.
     prefill_tokens: u64,
     pub(super) sent: Instant,
+    /// Whether the answer comes as it is written, not in one piece when it is done.
+    pub(super) streamed: bool,
     first_byte: Option<Instant>,
     /// For how long the runner asks to be left alone.
     pub(super) retry_after: Option<Duration>,
@@ -55,6 +57,7 @@ impl Try {
             prefill_tokens,
             reservation: Some(reservation),
             sent: Instant::now(),
+            streamed: false,
             first_byte: None,
             retry_after: None,
             bytes: 0,
@@ -159,6 +162,7 @@ impl Try {
             self.runner.measure(Sample {
                 first_byte,
                 prefill_tokens: self.prefill_tokens,
+                streamed: self.streamed,
                 streaming: attempt.duration.saturating_sub(first_byte),
                 chunks: self.chunks,
             });

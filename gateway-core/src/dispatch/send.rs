@@ -119,6 +119,8 @@ async fn exchange(
                 let answer = Answer { first: None, body, attempt, outcome };
                 return Err(Failure::Answer(Box::new((head, answer))));
             }
+            // Whoever knows the length has written all of it.
+            attempt.streamed = !head.headers.contains_key(CONTENT_LENGTH);
             attempt.proved(outcome);
             Ok((head, Answer { first, body, attempt, outcome }))
         }

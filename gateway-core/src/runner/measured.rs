@@ -35,6 +35,9 @@ pub(crate) struct Sample {
     pub(crate) first_byte: Duration,
     /// Prompt tokens that the runner had to read until then, those ahead included; 0: unknown.
     pub(crate) prefill_tokens: u64,
+    /// Whether it came as it was written. If not, its time to first byte is that of the whole answer, and its
+    /// chunks are the network's.
+    pub(crate) streamed: bool,
     /// From the first byte to the end.
     pub(crate) streaming: Duration,
     pub(crate) chunks: u32,
@@ -58,7 +61,7 @@ pub(crate) struct Meter {
     prefill_tokens: Mean,
     prefill_s: Mean,
     chunk_s: Mean,
-    /// The same as if nothing else had been on the runner.
+    /// The same as if nothing else had been on the runner, as near as can be told: see [`Mean::add_low`].
     chunk_alone_s: Mean,
     /// The peak in seconds as `f32` bits, and above them the time in ms since `born` at which it was set.
     peak: AtomicU64,
@@ -83,15 +86,15 @@ impl Meter {
     pub(crate) fn add(&self, sample: Sample, slowdown: f32, born: Instant, now: Instant) {
         let first_byte = sample.first_byte.as_secs_f32();
         self.first_byte_s.add(first_byte);
-        if sample.prefill_tokens > 0 && first_byte > 0.0 {
+        if sample.streamed && sample.prefill_tokens > 0 && first_byte > 0.0 {
             self.prefill_tokens.add(sample.prefill_tokens as f32);
             self.prefill_s.add(first_byte);
         }
         // The first chunk is the first byte, so there is one interval less than chunks.
-        if sample.chunks > 1 {
+        if sample.streamed && sample.chunks > 1 {
             let interval = sample.streaming.as_secs_f32() / (sample.chunks - 1) as f32;
             self.chunk_s.add(interval);
-            self.chunk_alone_s.add(interval / slowdown);
+            self.chunk_alone_s.add_low(interval / slowdown);
         }
         let at = millis(born, now);
         let _ = self.peak.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |peak| {
@@ -174,6 +177,17 @@ impl Mean {
     }
 
     fn add(&self, value: f32) {
+        self.add_weighed(value, |_| Measured::WEIGHT);
+    }
+
+    /// As [`Mean::add`], but a greater value counts an eighth of what a smaller one does, so that it keeps near
+    /// the least. What delays a runner comes and goes, what it can do stays; the least is nearest to that, and
+    /// the very least may be an accident.
+    fn add_low(&self, value: f32) {
+        self.add_weighed(value, |old| Measured::WEIGHT / if value > old { 8.0 } else { 1.0 });
+    }
+
+    fn add_weighed(&self, value: f32, weight: impl Fn(f32) -> f32) {
         if !value.is_finite() {
             return;
         }
@@ -181,7 +195,7 @@ impl Mean {
         let value = value.max(f32::MIN_POSITIVE);
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |bits| {
             let old = f32::from_bits(bits);
-            let next = if bits == 0 { value } else { old + (value - old) * Measured::WEIGHT };
+            let next = if bits == 0 { value } else { old + (value - old) * weight(old) };
             Some(next.to_bits())
         });
     }
@@ -200,6 +214,7 @@ mod tests {
         Sample {
             first_byte: Duration::from_secs_f32(first_byte),
             prefill_tokens: 1000,
+            streamed: true,
             streaming: Duration::from_secs(1),
             chunks: 11,
         }
@@ -233,6 +248,27 @@ mod tests {
         }
         let speed = meter.read(born, born).prefill_tokens_per_s.unwrap();
         assert!((850.0..1_000.0).contains(&speed), "{speed}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn delays_that_come_and_go_are_not_the_runners_own() {
+        let (born, meter) = (Instant::now(), Meter::new());
+        for turn in 0..200 {
+            // Every other answer is held up to five times its time.
+            let streaming = Duration::from_secs(if turn % 2 == 0 { 1 } else { 5 });
+            meter.add(Sample { streaming, ..sample(0.5) }, 1.0, born, born);
+        }
+        let alone = meter.speed(born, born).chunk_alone_s.unwrap();
+        assert!((0.1..0.16).contains(&alone), "{alone}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_in_one_piece_tells_nothing_of_reading_and_writing() {
+        let (born, meter) = (Instant::now(), Meter::new());
+        meter.add(Sample { streamed: false, ..sample(8.0) }, 1.0, born, born);
+        let speed = meter.speed(born, born);
+        assert_eq!((speed.prefill_tokens_per_s, speed.chunk_alone_s), (None, None));
+        assert_eq!(meter.read(born, born).first_byte, Some(Duration::from_secs(8)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,7 +7,8 @@ use tokio::time::Instant;
 
 use super::Runner;
 
-/// The means of what was measured of some runners. What was measured of none is `None`.
+/// The means of what was measured of some runners, geometric ones: neither the fast nor the slow outweigh the
+/// others, and it is no matter whether speeds or times are taken. What was measured of none is `None`.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Typical {
     pub(crate) prefill_tokens_per_s: Option<f32>,
@@ -29,18 +30,20 @@ impl Typical {
 
 #[derive(Default)]
 struct Sum {
+    /// Of the logarithms.
     sum: f64,
     count: u32,
 }
 
 impl Sum {
     fn add(&mut self, value: Option<f32>) {
-        self.sum += f64::from(value.unwrap_or(0.0));
-        self.count += u32::from(value.is_some());
+        let Some(value) = value else { return };
+        self.sum += f64::from(value).ln();
+        self.count += 1;
     }
 
     fn mean(&self) -> Option<f32> {
-        (self.count > 0).then(|| (self.sum / f64::from(self.count)) as f32)
+        (self.count > 0).then(|| (self.sum / f64::from(self.count)).exp() as f32)
     }
 }
 
