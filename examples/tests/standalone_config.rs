@@ -8,8 +8,8 @@ use std::time::Duration;
 use clap::Parser;
 use config::{Flags, LISTEN, MAX_CONNECTIONS, Settings, StrategySetting};
 use gateway_core::{
-    Backoff, BreakerPolicy, Deadlines, HealthPolicy, HedgePolicy, IdleUnload, LifecyclePolicy, OutlierPolicy,
-    Priority, QueuePolicy, RetryPolicy, Strategy,
+    Backoff, BreakerPolicy, Deadlines, HealthPolicy, HedgePolicy, IdleUnload, OutlierPolicy, Priority,
+    QueuePolicy, RetryPolicy, Strategy,
 };
 use gateway_http::PromptHashing;
 
@@ -270,7 +270,6 @@ fn when_models_are_loaded_and_unloaded() {
     each(
         "[lifecycle]",
         &[
-            ("", |set| set.lifecycle == LifecyclePolicy::default()),
             ("enabled = false", |set| !set.lifecycle.enabled),
             ("load_timeout_s = 5", |set| set.lifecycle.load_timeout == seconds(5.0)),
             ("keep_alive_s = 60", |set| set.lifecycle.keep_alive == Some(seconds(60.0))),
@@ -415,6 +414,8 @@ fn the_example_file_shows_every_key_and_the_defaults() {
     assert_eq!(settings.prompts, usual.prompts);
     assert_eq!((settings.queue, settings.retry), (usual.queue, usual.retry));
     assert_eq!(settings.health, usual.health);
+    assert_eq!(settings.lifecycle.load_timeout, usual.lifecycle.load_timeout);
+    assert_eq!(settings.lifecycle.keep_alive, usual.lifecycle.keep_alive);
     assert_eq!((settings.hedge, settings.sse_keepalive), (usual.hedge, usual.sse_keepalive));
     // An unknown key makes the error list all that there are.
     let file: toml::Table = text.parse().unwrap();

@@ -61,7 +61,7 @@ async fn a_model_that_is_not_ready_is_503_and_the_reason_is_for_the_log_only() {
 
 #[tokio::test]
 async fn clients_are_told_how_many_runners_refuse_and_why_but_not_which() {
-    let gateway = builder().build().unwrap();
+    let gateway = builder().lifecycle(LifecyclePolicy::off()).build().unwrap();
     let available = vec![Model::new(model("m"), ModelState::Available)];
     for id in ["secret-host-1", "secret-host-2"] {
         let spec = RunnerSpec::new(RunnerId::new(id).unwrap());
