@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{model, setup, spec};
-use gateway_core::{Claim, DispatchErrorKind, Dispatched, Priority, QueuePolicy, Registry, RunnerStatus};
+use gateway_core::{
+    Claim, DispatchErrorKind, Dispatched, ModelId, ModelRoutes, Priority, QueuePolicy, Registry, RunnerStatus,
+};
 use gateway_testkit::{Fault, MockEngine, Script, request};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -112,4 +114,31 @@ async fn when_the_last_runner_goes_nobody_waits_on() {
     setup.registry.leave(&key, gateway_core::LeaveReason::Disconnected);
     let kind = asked.await.unwrap().unwrap_err();
     assert!(matches!(kind, DispatchErrorKind::UnknownModel | DispatchErrorKind::NoneEligible), "{kind:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_names_of_a_model_wait_in_its_line() {
+    let routes =
+        ModelRoutes::builder().alias("nick", model().as_str()).class("any", ["m", "n"]).build().unwrap();
+    let setup = Arc::new(setup(vec![], |builder| builder.queue(QueuePolicy::default()).routes(routes)));
+    let engine = MockEngine::new(|_| Script::chunks(["fine"]));
+    setup.registry.join(spec("only").slots(1), RunnerStatus::serving([model()]), engine.link());
+    let held = setup.registry.fleet().runner("only").unwrap().try_reserve().unwrap();
+    let asked: Vec<_> = ["nick", "m", "class:any"]
+        .map(|name| {
+            let setup = setup.clone();
+            let call = request(&ModelId::new(name).unwrap(), "{}");
+            tokio::spawn(async move { setup.dispatcher.dispatch(call).await.map(drop) })
+        })
+        .into();
+    depth(&setup, 3).await;
+    let lanes = setup.dispatcher.queue().lanes;
+    let lanes: Vec<_> =
+        lanes.iter().map(|lane| (lane.model.as_ref().unwrap().as_str(), lane.waiting)).collect();
+    assert_eq!(lanes, [("m", 2), ("class:any", 1)]);
+    drop(held);
+    for asked in asked {
+        asked.await.unwrap().unwrap();
+    }
+    setup.all_zero().await;
 }

@@ -8,7 +8,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use gateway_core::{
-    LaneReport, Priority, QueueErrorKind, QueuePolicy, Reservation, RunnerId, RunnerSpec, WaitEnd, Waiter,
+    LaneReport, Priority, QueueErrorKind, QueuePolicy, Registry, Reservation, RunnerChange, RunnerId,
+    RunnerSpec, WaitEnd, Waiter,
 };
 use shop::{BLIND, Ear, Shop, Waiting, begin, handed, labelled, model, of, poll, tenant, waiter};
 use tokio::time::{Instant, advance};
@@ -339,23 +340,42 @@ async fn what_rings_no_bell_is_seen_within_one_look_however_many_wait() {
     assert_eq!((queue.depth(), shop.in_flight()), (0, 30));
 }
 
+fn runner_with(label: &str) -> RunnerSpec {
+    RunnerSpec::new(RunnerId::new(label).unwrap()).slots(1).label(label, "yes")
+}
+
+#[tokio::test(start_paused = true)]
+async fn special_ones_are_not_asked_about_what_they_cannot_use() {
+    let shop = Shop::new();
+    let queue = shop.queue(BLIND);
+    shop.join_as(runner_with("a"), &["m"]);
+    let holds_a = shop.take("m");
+    shop.join_as(runner_with("b"), &["m"]);
+    let holds_b = shop.take("m");
+    let line: Vec<_> = (0..200).map(|_| begin(&queue, labelled("m", "a"))).collect();
+    shop.picks.store(0, Ordering::SeqCst);
+    let mut last = begin(&queue, labelled("m", "b"));
+    assert_eq!(shop.picks.load(Ordering::SeqCst), 1, "the newcomer, and nobody else");
+    drop(holds_b);
+    assert_eq!(shop.picks.load(Ordering::SeqCst), 2);
+    drop((handed(&mut last), line, holds_a));
+}
+
 #[tokio::test(start_paused = true)]
 async fn those_behind_many_special_ones_are_asked_with_the_next_look() {
     let shop = Shop::new();
     let queue = shop.queue(QueuePolicy::default());
-    shop.join_as(RunnerSpec::new(RunnerId::new("a").unwrap()).slots(1).label("a", "yes"), &["m"]);
-    let b = RunnerSpec::new(RunnerId::new("b").unwrap()).slots(1).label("b", "yes");
+    shop.join_as(runner_with("a"), &["m"]);
     let holds_a = shop.take("m");
-    shop.join_as(b, &["m"]);
-    let holds_b = shop.take("m");
     let line: Vec<_> = (0..QueuePolicy::VAIN).map(|_| begin(&queue, labelled("m", "a"))).collect();
+    let key = shop.join_as(runner_with("b"), &["m"]);
+    shop.registry.update(&key, RunnerChange::Drain(true));
     let mut last = begin(&queue, labelled("m", "b"));
     shop.picks.store(0, Ordering::SeqCst);
-    drop(holds_b);
-    assert_eq!(shop.picks.load(Ordering::SeqCst), QueuePolicy::VAIN, "not more in one drop");
+    shop.registry.update(&key, RunnerChange::Drain(false));
+    assert_eq!(shop.picks.load(Ordering::SeqCst), QueuePolicy::VAIN, "not more at once");
     assert!(poll(&mut last).is_none());
-    let queue = queue.clone();
-    let watcher = tokio::spawn(async move { futures_util::future::join_all(line).await });
+    let watcher = tokio::spawn(futures_util::future::join_all(line));
     let start = Instant::now();
     let reservation = last.await.unwrap();
     assert!(start.elapsed() <= QueuePolicy::LOOK);

@@ -206,6 +206,46 @@ fn special_wants_in_vain_end_after_so_many() {
 }
 
 #[test]
+fn who_is_skipped_was_not_asked_in_vain() {
+    let now = Instant::now();
+    let mut order = Order::new(QueuePolicy::default());
+    for tenant in 0..6 {
+        order.enter(special(tenant), now, tenant).unwrap();
+    }
+    let mut named = Vec::new();
+    let mut round = order.round(lanes(&order), now, 1);
+    while let Some((_, tenant)) = order.next(&mut round) {
+        named.push(*tenant);
+        assert_eq!(round.named(), Some((lanes(&order)[0], true)));
+        if *tenant == 4 {
+            round.refused();
+        } else {
+            round.pass_over();
+        }
+    }
+    assert_eq!(named, [0, 1, 2, 3, 4]);
+}
+
+#[test]
+fn who_is_refused_alone_does_not_stand_for_the_others() {
+    let now = Instant::now();
+    let mut order = Order::new(QueuePolicy::default());
+    for (tenant, name) in [(0, "a1"), (0, "a2"), (1, "b1"), (1, "b2"), (2, "c1")] {
+        order.enter(normal(tenant), now, name).unwrap();
+    }
+    let mut asked = Vec::new();
+    let mut round = order.round(lanes(&order), now, 3);
+    while let Some((ticket, name)) = order.next(&mut round) {
+        asked.push(*name);
+        match *name {
+            "b1" => drop(order.serve(ticket)),
+            _ => round.refused_alone(),
+        }
+    }
+    assert_eq!(asked, ["a1", "a2", "b1", "c1"], "three in vain are enough");
+}
+
+#[test]
 fn bounds_hold_and_leaving_makes_room() {
     let now = Instant::now();
     let mut order = Order::new(QueuePolicy { max_waiting: 3, max_per_tenant: 2, ..QueuePolicy::default() });

@@ -8,7 +8,7 @@ use crate::fleet::Fleet;
 use crate::health::HealthPolicy;
 use crate::registry::Registry;
 use crate::router::{Pool, Requirements, Router};
-use crate::runner::Reservation;
+use crate::runner::{Reservation, Runner};
 
 /// A runner for a request, and the model that it is to serve it with.
 #[derive(Debug)]
@@ -68,6 +68,27 @@ impl Chooser {
         };
         from(self.router.pool(requirements, fleet))
             .or_else(|| from(self.router.fallback(requirements, fleet)?))
+    }
+
+    /// Whether this runner can be reserved now for what the name stands for.
+    pub(super) fn could(&self, plan: &Plan, tried: &[Tried], runner: &Runner, fleet: &Fleet) -> bool {
+        plan.wishes(false).any(|wish| {
+            let pool = self.router.pool(wish.requirements, fleet);
+            self.candidates(pool, wish.requirements, tried).refusal(runner).is_none()
+        })
+    }
+
+    /// Whether anybody can be reserved now for what the name stands for, whatever the balancer thinks of it.
+    pub(super) fn could_anybody(&self, plan: &Plan, tried: &[Tried]) -> bool {
+        let fleet = self.registry.fleet();
+        plan.wishes(false).any(|wish| {
+            let any = |pool: Pool<'_>| {
+                let candidates = self.candidates(pool, wish.requirements, tried);
+                pool.runners().iter().any(|runner| candidates.refusal(runner).is_none())
+            };
+            any(self.router.pool(wish.requirements, &fleet))
+                || self.router.fallback(wish.requirements, &fleet).is_some_and(any)
+        })
     }
 
     /// Whether somebody could serve one of the plan's models if only there were a slot free.

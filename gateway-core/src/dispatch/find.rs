@@ -76,7 +76,7 @@ impl Journey<'_> {
             priority: self.claim.priority,
             patience: self.claim.patience,
             until: self.total,
-            ..Waiter::new(wants, self.plan.named().model.clone())
+            ..Waiter::new(wants, self.plan.line().clone())
         };
         // Boxed: few requests have to wait, and all would carry its size.
         let waited = Box::pin(self.shared.queue.wait(waiter)).await;
@@ -90,7 +90,7 @@ impl Journey<'_> {
     }
 
     pub(super) fn is_anybody_waiting(&self) -> bool {
-        self.shared.queue.has_waiters(&self.plan.named().model, self.is_special())
+        self.shared.queue.has_waiters(self.plan.line(), self.is_special())
     }
 
     /// In how long a runner that failed to load one of the models may be asked again.

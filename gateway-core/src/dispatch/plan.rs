@@ -43,6 +43,16 @@ impl Plan {
         &self.named
     }
 
+    /// For which model to wait: an alias waits where its model does, lest each name be a line of its own. A
+    /// class is one, for there is more that can serve it.
+    pub(crate) fn line(&self) -> &Option<ModelId> {
+        let mut wishes = self.wishes(false);
+        match (wishes.next(), wishes.next()) {
+            (Some(only), None) => &only.requirements.model,
+            _ => &self.named.model,
+        }
+    }
+
     /// The model by the name that the client used.
     pub(crate) fn itself(&self) -> Wish<'_> {
         Wish { requirements: &self.named, target: None }

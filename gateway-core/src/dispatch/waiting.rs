@@ -47,8 +47,20 @@ impl Picker for NextChoice {
     }
 
     fn concerns(&self, model: &ModelId, runner: &Runner) -> bool {
+        let fleet = self.chooser.registry.fleet();
+        let Some(runner) = fleet.current(runner.key()) else { return false };
         runner.model(model.as_str()).is_some()
             || self.routes.targets(model.as_str()).any(|target| runner.model(target.as_str()).is_some())
+    }
+
+    fn may_serve(&self, wants: &Wants, runner: &Runner) -> bool {
+        let fleet = self.chooser.registry.fleet();
+        let now = fleet.current(runner.key());
+        now.is_some_and(|runner| self.chooser.could(&wants.plan, &wants.tried, runner, &fleet))
+    }
+
+    fn is_full(&self, wants: &Wants) -> bool {
+        !self.chooser.could_anybody(&wants.plan, &wants.tried)
     }
 
     fn is_hopeless(&self, wants: &Wants) -> bool {

@@ -9,8 +9,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::baton::{Baton, Rung};
-use super::order::{Arrival, Ticket};
-use super::room::{Gone, Room, Seated};
+use super::order::{Arrival, Round, Ticket};
+use super::room::{Gone, Room, Seated, Stirred};
 use super::wait::{Place, Who};
 use super::{Picker, Priority, QueueError, QueueErrorKind, QueuePolicy, QueueReport, Tenant, Waited};
 use crate::bell::{Bell, Listener};
@@ -25,9 +25,9 @@ pub struct Waiter<W> {
     pub wants: W,
     /// In which line: those who wait for different models do not block each other.
     pub model: Option<ModelId>,
-    /// Whether it wants anything else than all others in that line. What the picker does not find for one
-    /// plain waiter, it must not find for another: only the first of them is asked. Special ones are asked one
-    /// by one. A request that needs more than a model, or that was tried already, is special.
+    /// Whether it wants anything else than all others in that line. Of plain waiters only the first is asked:
+    /// if all is taken for one, it is for the others. Special ones are asked one by one. A request that needs
+    /// more than a model, or that was tried already, is special.
     pub special: bool,
     /// On whose account.
     pub tenant: Option<Tenant>,
@@ -76,8 +76,8 @@ pub(super) struct Seat<P: Picker> {
 ///   looks again: nobody waits in a `Drop`, and a balancer may reserve and drop as it likes.
 /// - A slot that was handed to a waiter that has gone is dropped there, and so handed on.
 /// - What changes without a bell (a breaker that lets somebody through again) is found out at the
-///   next [look](QueuePolicy::look). The same goes for waiters with special wants behind
-///   [`QueuePolicy::VAIN`] others of their line that could not use what was freed.
+///   next [look](QueuePolicy::look). The same goes, when the fleet changes, for waiters with
+///   special wants behind [`QueuePolicy::VAIN`] others of their line that found nothing.
 ///
 /// Made by the dispatcher.
 pub struct AdmissionQueue<P: Picker> {
@@ -212,12 +212,17 @@ impl<P: Picker> AdmissionQueue<P> {
     fn serve_once(&self) {
         let now = Instant::now();
         let me = std::thread::current().id();
-        let (mut round, thorough) = self.room().begin(now);
+        let (mut round, stirred) = self.room().begin(now);
         let picking = Picking { queue: self };
         loop {
             let next = self.room().next(&mut round, me).map(|(ticket, seat)| (ticket, seat.wants.clone()));
             let Some((ticket, wants)) = next else { break };
-            match self.picker.pick(&wants) {
+            if !self.is_asked(&round, &stirred, ticket, &wants) {
+                round.pass_over();
+                continue;
+            }
+            let (choice, is_choosy) = self.pick(&round, &wants);
+            match choice {
                 Some(choice) => {
                     let gone = self.take_out(|room| {
                         room.picked();
@@ -229,16 +234,39 @@ impl<P: Picker> AdmissionQueue<P> {
                         drop(gone.seat.hand.send(Ok(choice)));
                     }
                 }
-                None if thorough && self.picker.is_hopeless(&wants) => {
+                None if stirred.thorough && self.picker.is_hopeless(&wants) => {
                     if let Some(mut gone) = self.leave(ticket) {
                         gone.wake_heir();
                         drop(gone.seat.hand.send(Err(Hopeless)));
                     }
                 }
+                None if is_choosy => round.refused_alone(),
                 None => round.refused(),
             }
         }
         drop(picking);
+    }
+
+    /// What the picker finds for the waiter that is next in this round; if nothing, whether others like it may
+    /// have more luck.
+    fn pick(&self, round: &Round, wants: &P::Wants) -> (Option<P::Choice>, bool) {
+        let is_special = round.named().is_some_and(|(_, special)| special);
+        let choice = self.picker.pick(wants);
+        if choice.is_some() || is_special || self.picker.is_full(wants) {
+            return (choice, false);
+        }
+        // A slot may have been freed between the two questions: then it is for the first in line.
+        (self.picker.pick(wants), true)
+    }
+
+    /// Whether there may be something for the waiter that is next in this round.
+    fn is_asked(&self, round: &Round, stirred: &Stirred, ticket: Ticket, wants: &P::Wants) -> bool {
+        let Some((lane, true)) = round.named() else { return true };
+        let Some(cause) = stirred.lanes.get(&lane) else { return true };
+        stirred.thorough
+            || cause.any
+            || cause.came.contains(&ticket)
+            || cause.freed.iter().any(|runner| self.picker.may_serve(wants, runner))
     }
 
     fn take_out(
@@ -279,18 +307,22 @@ impl<P: Picker> AdmissionQueue<P> {
         }
     }
 
-    fn stir(&self, concerned: impl Fn(&Option<ModelId>) -> bool) {
+    fn stir(&self, freed: Option<&Arc<Runner>>) {
         let lanes: Vec<_> = {
             let room = self.room();
             room.order.lanes().map(|(id, model)| (id, model.cloned())).collect()
         };
         // Asked without the lock: the picker is not ours.
-        let lanes = lanes.into_iter().filter(|(_, model)| concerned(model)).map(|(id, _)| id);
+        let is_concerned = |model: &Option<ModelId>| match (freed, model) {
+            (Some(runner), Some(model)) => self.picker.concerns(model, runner),
+            _ => true,
+        };
+        let lanes = lanes.into_iter().filter(|(_, model)| is_concerned(model)).map(|(id, _)| id);
         let lanes: Vec<_> = lanes.collect();
         if lanes.is_empty() {
             return;
         }
-        let is_news = self.room().stir(lanes, std::thread::current().id());
+        let is_news = self.room().stir(lanes, freed, std::thread::current().id());
         if is_news {
             self.serve();
         }
@@ -310,11 +342,11 @@ impl<P: Picker> Drop for Picking<'_, P> {
 
 impl<P: Picker> Listener for AdmissionQueue<P> {
     fn slot_freed(&self, runner: &Arc<Runner>) {
-        self.stir(|model| model.as_ref().is_none_or(|model| self.picker.concerns(model, runner)));
+        self.stir(Some(runner));
     }
 
     fn fleet_changed(&self) {
-        self.stir(|_| true);
+        self.stir(None);
     }
 }
 

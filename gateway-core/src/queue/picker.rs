@@ -17,10 +17,27 @@ pub trait Picker: Send + Sync + 'static {
     /// Reserves a runner for a request, if there is one with a slot free.
     fn pick(&self, wants: &Self::Wants) -> Option<Self::Choice>;
 
-    /// Whether a slot of this runner may be of use to those who wait for this model. Who says `false` too
-    /// often leaves waiters to the [look](crate::QueuePolicy::look) that is taken anyway. Override it where a name stands for other models.
+    /// Whether a slot that this runner has free may be of use to those who wait for this model. Spares the
+    /// others a pick. The runner is as it was when the slot was taken: look up what it is now. Who says
+    /// `false` too often leaves waiters to the [look](crate::QueuePolicy::look) that is taken anyway.
     fn concerns(&self, model: &ModelId, runner: &Runner) -> bool {
-        runner.model(model.as_str()).is_some()
+        let _ = (model, runner);
+        true
+    }
+
+    /// As [`concerns`](Picker::concerns), for one waiter with special wants: whether this runner, which has
+    /// freed a slot, may be what [`pick`](Picker::pick) would find.
+    fn may_serve(&self, wants: &Self::Wants, runner: &Runner) -> bool {
+        let _ = (wants, runner);
+        true
+    }
+
+    /// Whether nothing was found for this request because every slot that could serve it is taken, so that
+    /// nothing would be found for another like it either. `false` if the choice depends on more than what
+    /// all requests of a line have in common: then each is asked for itself.
+    fn is_full(&self, wants: &Self::Wants) -> bool {
+        let _ = wants;
+        true
     }
 
     /// Whether no runner can serve this request, even if all their slots were free, so that there is nothing

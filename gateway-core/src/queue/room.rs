@@ -1,6 +1,6 @@
 //! Everything about the waiters that is behind the lock. Nothing here calls anything that could come back.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::thread::ThreadId;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use super::order::{Arrival, Full, LaneId, Left, Round, ServiceOrder, Ticket};
 use super::pace::Pace;
 use super::{LaneReport, Priority, QueuePolicy, QueueReport};
 use crate::names::ModelId;
+use crate::runner::Runner;
 
 /// Somebody of each lane looks again from time to time: for the lane, not each for itself.
 #[derive(Debug)]
@@ -53,9 +54,37 @@ impl<S> Gone<S> {
 /// Lanes in which something may have become free.
 #[derive(Debug, Default)]
 pub(super) struct Stirred {
-    pub(super) lanes: BTreeSet<LaneId>,
+    pub(super) lanes: BTreeMap<LaneId, Cause>,
     /// Whether to ask everybody, without end, and to send away those without hope.
     pub(super) thorough: bool,
+}
+
+/// For whom in a lane something may have become free. The first of the plain ones is asked in any case; this
+/// spares the special ones a pick each.
+#[derive(Debug, Default)]
+pub(super) struct Cause {
+    /// For anybody.
+    pub(super) any: bool,
+    /// For whom these runners can serve.
+    pub(super) freed: Vec<Arc<Runner>>,
+    /// For these, who have just come: what was free before was offered to all others.
+    pub(super) came: Vec<Ticket>,
+}
+
+impl Cause {
+    /// Most that are named; with more, everybody is asked.
+    const NAMED: usize = 16;
+
+    pub(super) fn add(&mut self, other: Self) {
+        self.any |= other.any;
+        self.freed.extend(other.freed);
+        self.came.extend(other.came);
+        self.any |= self.freed.len() > Self::NAMED || self.came.len() > Self::NAMED;
+        if self.any {
+            self.freed.clear();
+            self.came.clear();
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -85,6 +114,7 @@ impl<S> Room<S> {
     }
 
     pub(super) fn enter(&mut self, arrival: Arrival, now: Instant, seat: S) -> Result<Seated, Full> {
+        let special = arrival.special;
         let (ticket, lane) = self.order.enter(arrival, now, seat)?;
         self.pace.waits(now);
         let beat = self.beats.entry(lane).or_insert_with(|| Beat {
@@ -95,7 +125,8 @@ impl<S> Room<S> {
         });
         beat.pace.waits(now);
         let call = beat.call.clone();
-        self.stirred.lanes.insert(lane);
+        let came = if special { vec![ticket] } else { Vec::new() };
+        self.stirred.lanes.entry(lane).or_default().add(Cause { came, ..Cause::default() });
         let look = self.watch(lane, ticket, now);
         Ok(Seated { ticket, lane, call, look })
     }
@@ -118,7 +149,7 @@ impl<S> Room<S> {
         }
         beat.watcher = Some(ticket);
         beat.looked = now;
-        self.stirred.lanes.insert(lane);
+        self.stirred.lanes.entry(lane).or_default();
         self.stirred.thorough = true;
         (true, now.checked_add(self.look))
     }
@@ -158,21 +189,26 @@ impl<S> Room<S> {
         Gone { seat: left.what, heir }
     }
 
-    /// Something may have become free for these lanes. Whether that is news: what a pick takes and gives
-    /// back was free before it. To look again for that would be to look for ever.
-    pub(super) fn stir(&mut self, lanes: impl IntoIterator<Item = LaneId>, me: ThreadId) -> bool {
+    /// Something may have become free for these lanes: by this runner, or for anybody. Whether that is news:
+    /// what a pick takes and gives back was free before it. To look again for that would be to look for
+    /// ever.
+    pub(super) fn stir(&mut self, lanes: Vec<LaneId>, freed: Option<&Arc<Runner>>, me: ThreadId) -> bool {
         if self.picking == Some(me) {
             return false;
         }
-        self.stirred.lanes.extend(lanes);
+        for lane in lanes {
+            let cause =
+                Cause { any: freed.is_none(), freed: freed.cloned().into_iter().collect(), came: vec![] };
+            self.stirred.lanes.entry(lane).or_default().add(cause);
+        }
         true
     }
 
-    /// Begins to hand out slots in the lanes that were stirred. Whether it is to be thorough.
-    pub(super) fn begin(&mut self, now: Instant) -> (Round, bool) {
-        let Stirred { lanes, thorough } = std::mem::take(&mut self.stirred);
-        let vain = if thorough { usize::MAX } else { QueuePolicy::VAIN };
-        (self.order.round(lanes, now, vain), thorough)
+    /// Begins to hand out slots in the lanes that were stirred.
+    pub(super) fn begin(&mut self, now: Instant) -> (Round, Stirred) {
+        let stirred = std::mem::take(&mut self.stirred);
+        let vain = if stirred.thorough { usize::MAX } else { QueuePolicy::VAIN };
+        (self.order.round(stirred.lanes.keys().copied(), now, vain), stirred)
     }
 
     /// For whom this thread is to pick next, until [`Room::picked`].
@@ -189,7 +225,7 @@ impl<S> Room<S> {
 
     /// Somebody to do what is left to do.
     pub(super) fn deputy(&self) -> Option<Arc<Notify>> {
-        let beat = self.stirred.lanes.iter().find_map(|lane| self.beats.get(lane))?;
+        let beat = self.stirred.lanes.keys().find_map(|lane| self.beats.get(lane))?;
         Some(beat.call.clone())
     }
 

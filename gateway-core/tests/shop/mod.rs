@@ -12,8 +12,8 @@ use std::time::Duration;
 use gateway_core::{
     AdmissionQueue, Attempt, Balancer, Candidates, CapabilityRouter, Fleet, InMemoryRegistry, LeaveReason,
     ModelId, Observer, Picker, Pool, Priority, QueueError, QueuePolicy, Registry, Requirements, Reservation,
-    RoundRobin, Router, RunnerId, RunnerKey, RunnerSpec, RunnerStatus, Tenant, Tried, WaitEnd, Waited,
-    Waiter,
+    RoundRobin, Router, Runner, RunnerId, RunnerKey, RunnerSpec, RunnerStatus, Tenant, Tried, WaitEnd,
+    Waited, Waiter,
 };
 use gateway_testkit::{MockEngine, Script};
 
@@ -79,6 +79,11 @@ impl Shop {
         self.registry.fleet()
     }
 
+    fn now(&self, runner: &Runner) -> Option<Arc<Runner>> {
+        let fleet = self.fleet();
+        fleet.runner(runner.id().as_str()).filter(|now| now.key() == runner.key()).cloned()
+    }
+
     /// A runner with these models.
     pub fn join(&self, id: &str, slots: u32, models: &[&str]) -> RunnerKey {
         self.join_as(RunnerSpec::new(RunnerId::new(id).unwrap()).slots(slots), models)
@@ -119,6 +124,22 @@ impl Picker for Shop {
             return None;
         }
         self.look(wants, |_, candidates| self.balancer.pick(&wants.requirements, candidates))
+    }
+
+    fn concerns(&self, model: &ModelId, runner: &Runner) -> bool {
+        self.now(runner).is_some_and(|runner| runner.model(model.as_str()).is_some())
+    }
+
+    fn may_serve(&self, wants: &Wants, runner: &Runner) -> bool {
+        let Some(runner) = self.now(runner) else { return false };
+        self.look(wants, |_, candidates| candidates.refusal(&runner).is_none().then_some(())).is_some()
+    }
+
+    fn is_full(&self, wants: &Wants) -> bool {
+        let free = |pool: Pool<'_>, candidates: &Candidates<'_>| {
+            pool.runners().iter().find(|runner| candidates.refusal(runner).is_none()).map(drop)
+        };
+        !self.open.load(Ordering::SeqCst) || self.look(wants, free).is_none()
     }
 
     fn is_hopeless(&self, wants: &Wants) -> bool {

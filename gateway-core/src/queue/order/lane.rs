@@ -131,8 +131,7 @@ impl Class {
         }
     }
 
-    /// The first waiter after `from`, and whether it is special. A plain one is looked at once and settles it
-    /// for all plain ones, so those have no "after".
+    /// The first waiter after `from`, and whether it is special.
     pub(super) fn next(&self, from: Place, open: Open) -> Option<(Place, bool)> {
         let first = |open: bool, turns: &BTreeSet<Turn>, at| {
             if open { turns.range(at..).next().copied() } else { None }
@@ -143,13 +142,12 @@ impl Class {
             let turn = turns.into_iter().flatten().min()?;
             let line = self.lines.get(&turn)?;
             let seen = if turn == from.turn { from.ticket } else { Ticket::default() };
-            let plain = if open.plain { line.plain.first() } else { None };
-            let special =
-                if open.special { line.special.range((Excluded(seen), Unbounded)).next() } else { None };
-            let special = special.map(|ticket| (*ticket, true));
-            if let Some((ticket, special)) =
-                plain.map(|ticket| (*ticket, false)).into_iter().chain(special).min()
-            {
+            let after = |open: bool, tickets: &BTreeSet<Ticket>| {
+                if open { tickets.range((Excluded(seen), Unbounded)).next().copied() } else { None }
+            };
+            let plain = after(open.plain, &line.plain).map(|ticket| (ticket, false));
+            let special = after(open.special, &line.special).map(|ticket| (ticket, true));
+            if let Some((ticket, special)) = plain.into_iter().chain(special).min() {
                 return Some((Place { turn, ticket }, special));
             }
             at = turn + 1;

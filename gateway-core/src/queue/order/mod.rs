@@ -216,7 +216,8 @@ impl<T> ServiceOrder<T> {
     }
 
     /// Who is next in this round. The caller then serves it, tells the round that it was
-    /// [refused](Round::refused), or finds that it has left; without any of these it is named again.
+    /// [refused](Round::refused) or is to be [passed over](Round::pass_over), or finds that it has left; without any
+    /// of these it is named again.
     pub fn next(&self, round: &mut Round) -> Option<(Ticket, &T)> {
         let ticket = round.next(self)?;
         let waiter = self.waiters.get(&ticket)?;

@@ -10,9 +10,9 @@ use crate::queue::Priority;
 /// One walk through the waiters of some lanes in the order of service, in which each is offered what is
 /// free. Made by [`ServiceOrder::round`].
 ///
-/// It knows what was refused so far: once a plain waiter of a lane got nothing, the other plain ones of the
-/// lane are passed over, for they want the same. Waiters with special wants are asked one by one, so that
-/// none of them stands in another's way.
+/// It knows what was refused so far: once a plain waiter of a lane got nothing because all is taken, the other
+/// plain ones of the lane are passed over, for they want the same. Waiters with special wants are asked one
+/// by one, so that none of them stands in another's way.
 #[derive(Debug)]
 pub struct Round {
     /// Lanes by whose turn it is. May be outdated; found out when the lane comes up.
@@ -26,7 +26,7 @@ struct Walk {
     class: Priority,
     from: Place,
     plain: bool,
-    /// How many special waiters may yet be asked in vain.
+    /// How many may yet be asked in vain, each for itself.
     vain: usize,
 }
 
@@ -50,16 +50,39 @@ impl Round {
         round
     }
 
-    /// The waiter that was named last got nothing.
+    /// The waiter that was named last got nothing, and if it is a plain one, then no other of its lane would.
     pub fn refused(&mut self) {
-        let Some(offered) = self.now else { return };
-        let Some(walk) = self.walks.get_mut(&offered.lane) else { return };
-        if offered.special {
-            walk.from = offered.place;
-            walk.vain = walk.vain.saturating_sub(1);
-        } else {
-            walk.plain = false;
+        match self.now {
+            Some(Offered { lane, special: false, .. }) => {
+                if let Some(walk) = self.walks.get_mut(&lane) {
+                    walk.plain = false;
+                }
+            }
+            _ => self.refused_alone(),
         }
+    }
+
+    /// The waiter that was named last got nothing, for a reason of its own: another may.
+    pub fn refused_alone(&mut self) {
+        self.pass_over();
+        let Some(offered) = self.now else { return };
+        if let Some(walk) = self.walks.get_mut(&offered.lane) {
+            walk.vain = walk.vain.saturating_sub(1);
+            walk.plain &= offered.special || walk.vain > 0;
+        }
+    }
+
+    /// The waiter that was named last need not be asked: nothing has become free for it.
+    pub fn pass_over(&mut self) {
+        let Some(offered) = self.now else { return };
+        if let Some(walk) = self.walks.get_mut(&offered.lane) {
+            walk.from = offered.place;
+        }
+    }
+
+    /// The lane of the waiter that was named last, and whether that one is special.
+    pub fn named(&self) -> Option<(LaneId, bool)> {
+        self.now.map(|offered| (offered.lane, offered.special))
     }
 
     pub(super) fn next<T>(&mut self, order: &ServiceOrder<T>) -> Option<Ticket> {
