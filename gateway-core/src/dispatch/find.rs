@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 
 use super::choose::Choice;
 use super::error::{DispatchError, DispatchErrorKind};
@@ -10,6 +10,9 @@ use super::run::Journey;
 use super::waiting::Wants;
 use crate::lifecycle::{LoadError, Loading};
 use crate::queue::{QueueError, QueueErrorKind, Waiter};
+
+/// How often a request has its model loaded before it gives up.
+const MOST_LOADS: u32 = 8;
 
 /// Why there is no runner.
 #[derive(Debug)]
@@ -40,7 +43,8 @@ impl Journey<'_> {
         let chooser = &shared.chooser;
         // Held until there is a reservation: till then what was loaded for it is not evicted.
         let mut _loaded: Option<Loading> = None;
-        loop {
+        // What was loaded may be gone again before the request has its turn, but not time and again.
+        for _ in 0..MOST_LOADS {
             // Who waits already has the better claim to what is free.
             if !self.is_anybody_waiting()
                 && let Some(choice) = chooser.choose(&self.plan, &self.tried, false)
@@ -58,17 +62,20 @@ impl Journey<'_> {
             let mut wishes = self.plan.wishes(false);
             let loading = wishes.find_map(|wish| shared.lifecycle.ensure(wish.requirements, &self.tried));
             let mut loading = loading.ok_or(NotFound::Nobody)?;
+            let began = Instant::now();
             let loaded = match self.total {
                 Some(total) => timeout_at(total, loading.wait()).await.map_err(|_| NotFound::Late)?,
                 None => loading.wait().await,
             };
+            self.waited += began.elapsed();
             loaded.map_err(NotFound::NotLoaded)?;
             _loaded = Some(loading);
         }
+        Err(NotFound::Nobody)
     }
 
     async fn wait(&mut self) -> Result<Choice, QueueError> {
-        let began = tokio::time::Instant::now();
+        let began = Instant::now();
         let wants = Wants { plan: self.plan.clone(), tried: self.tried.clone() };
         let waiter = Waiter {
             special: self.is_special(),

@@ -69,10 +69,13 @@ impl Loading {
     /// more than load, and a pause that has ended, ring no bell.
     const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-    pub(super) fn new(inner: Arc<Inner>, ask: Ask) -> Self {
+    /// `None` if too many wait already.
+    pub(super) fn new(inner: Arc<Inner>, ask: Ask) -> Option<Self> {
+        let most = inner.policy.max_waiting;
+        let one_more = |waiting: usize| (waiting < most).then(|| waiting + 1);
+        inner.waiting.fetch_update(Ordering::SeqCst, Ordering::Relaxed, one_more).ok()?;
         let bell = inner.registry.fleet().bell().wait();
-        inner.waiting.fetch_add(1, Ordering::SeqCst);
-        Self { inner, ask: Arc::new(ask), stage: Stage::Ready, _bell: bell }
+        Some(Self { inner, ask: Arc::new(ask), stage: Stage::Ready, _bell: bell })
     }
 
     /// Finds out what to wait for. `false` if there is nothing.

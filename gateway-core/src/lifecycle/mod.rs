@@ -117,8 +117,8 @@ impl Lifecycle {
     /// again.
     ///
     /// `None` if nobody has the model on disk who could serve the request with it, or all of them failed at
-    /// it a moment ago (then [`Lifecycle::retry_after`] says how long that is held against them). If somebody
-    /// has loaded it in this very moment, what is returned is ready at once.
+    /// it a moment ago (then [`Lifecycle::retry_after`] says how long that is held against them), or too many
+    /// wait already. If somebody has loaded it in this very moment, what is returned is ready at once.
     ///
     /// Nothing happens until [`Loading::wait`] is called.
     pub fn ensure(&self, requirements: &Requirements, tried: &[Tried]) -> Option<Loading> {
@@ -129,8 +129,13 @@ impl Lifecycle {
         let number = inner.state().number();
         let ask = Ask { model, requirements: requirements.clone(), tried: tried.to_vec(), number };
         // Counted before the first look, so that whoever frees something later knows of it.
-        let mut loading = Loading::new(inner.clone(), ask);
+        let mut loading = Loading::new(inner.clone(), ask)?;
         loading.look().then_some(loading)
+    }
+
+    /// How many requests wait for a model.
+    pub fn waiting(&self) -> usize {
+        self.inner.waiting.load(Ordering::SeqCst)
     }
 
     /// When the first runner that failed to load the model may be asked again.

@@ -21,6 +21,9 @@ pub struct LifecyclePolicy {
     /// Whether models are loaded at all because a request asks for them. On by default: a model on disk that
     /// nobody may use is of no use.
     pub enabled: bool,
+    /// How many requests wait for models at most; more are refused. [`LifecyclePolicy::MAX_WAITING`] by
+    /// default.
+    pub max_waiting: usize,
     /// How long a load may take before it counts as failed. [`LifecyclePolicy::LOAD_TIMEOUT`] by default.
     pub load_timeout: Duration,
     /// How long an unload may take before nobody knows how it ended. [`LifecyclePolicy::UNLOAD_TIMEOUT`] by
@@ -65,6 +68,9 @@ pub enum IdleUnload {
 }
 
 impl LifecyclePolicy {
+    /// 1,024, as [`QueuePolicy::MAX_WAITING`](crate::QueuePolicy::MAX_WAITING): who waits for a model is about
+    /// to want a slot.
+    pub const MAX_WAITING: usize = 1024;
     /// Ten minutes: 140 GB from a disk that reads 250 MB a second.
     pub const LOAD_TIMEOUT: Duration = Duration::from_secs(600);
     /// One minute: nothing is read for it, but an engine may end a process for it.
@@ -126,6 +132,7 @@ impl Default for LifecyclePolicy {
     fn default() -> Self {
         Self {
             enabled: true,
+            max_waiting: Self::MAX_WAITING,
             load_timeout: Self::LOAD_TIMEOUT,
             unload_timeout: Self::UNLOAD_TIMEOUT,
             keep_alive: None,

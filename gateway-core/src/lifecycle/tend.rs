@@ -32,7 +32,7 @@ pub(super) async fn tend(inner: &Arc<Inner>, stop: &CancellationToken) {
         let mut next = now + shortest.max(LOOK_AGAIN);
         let (expired, soonest) = expired(inner, now);
         next = soonest.map_or(next, |soonest| next.min(soonest.max(now + LOOK_AGAIN)));
-        for (runner, model, busy) in expired {
+        for Expired { runner, model, busy } in expired {
             let inner = inner.clone();
             let work = async move {
                 // Here, so that it is given back after everything else.
@@ -56,11 +56,15 @@ pub(super) async fn tend(inner: &Arc<Inner>, stop: &CancellationToken) {
     }
 }
 
-/// A model that nobody has used for too long, and where.
-type Idle = (Arc<Runner>, ModelId, Busy);
+/// A model whose time is up.
+struct Expired {
+    runner: Arc<Runner>,
+    model: ModelId,
+    busy: Busy,
+}
 
 /// Models whose time is up, at most one for each runner, which is then busy; and when the next one's is.
-fn expired(inner: &Arc<Inner>, now: Instant) -> (Vec<Idle>, Option<Instant>) {
+fn expired(inner: &Arc<Inner>, now: Instant) -> (Vec<Expired>, Option<Instant>) {
     let mut state = inner.state();
     let fleet = inner.registry.fleet();
     let mut expired = Vec::new();
@@ -74,7 +78,7 @@ fn expired(inner: &Arc<Inner>, now: Instant) -> (Vec<Idle>, Option<Instant>) {
             }
             if state.busy.insert(runner.key().clone()) {
                 let busy = Busy { inner: inner.clone(), runner: runner.key().clone() };
-                expired.push((runner.clone(), model.id.clone(), busy));
+                expired.push(Expired { runner: runner.clone(), model: model.id.clone(), busy });
             } else {
                 soonest = Some(now);
             }

@@ -10,10 +10,10 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::board::Seat;
+use super::latch::Latch;
 use super::ledger::Ledger;
 use super::measured::Meter;
 use super::reservation::Booking;
-use super::usage::Gate;
 use super::{Place, ReportedLoad, ResourceReport, Resources};
 use crate::bell::Bell;
 use crate::health::{Conduct, HealthPolicy, Reluctance};
@@ -89,7 +89,7 @@ pub(crate) struct Live {
     prefill_tokens: AtomicU64,
     ledger: Ledger,
     /// Counts requests that name no model. Never closed.
-    unnamed: Gate,
+    unnamed: Latch,
     meter: Meter,
     draining: AtomicBool,
     left: AtomicBool,
@@ -121,7 +121,7 @@ impl Live {
             tokens: AtomicU64::new(0),
             prefill_tokens: AtomicU64::new(0),
             ledger: Ledger::new(),
-            unnamed: Gate::new(),
+            unnamed: Latch::new(),
             meter: Meter::new(),
             draining: AtomicBool::new(false),
             left: AtomicBool::new(false),
@@ -251,7 +251,7 @@ impl Live {
         self.conduct.reluctance(Instant::now(), chance, busy, policy)
     }
 
-    pub(crate) fn unnamed(&self) -> &Gate {
+    pub(crate) fn unnamed(&self) -> &Latch {
         &self.unnamed
     }
 

@@ -1,6 +1,9 @@
 //! The runner model: what a runner is, what it says of itself, and what is counted of it here.
 
 mod board;
+mod latch;
+#[cfg(test)]
+mod latch_tests;
 mod ledger;
 mod live;
 mod loads;

@@ -150,7 +150,7 @@ impl Runner {
         let mut closed: Vec<&Usage> = Vec::new();
         let mut free = true;
         for usage in self.usages_of(local) {
-            free = usage.gate().close();
+            free = usage.latch().close();
             if !free {
                 break;
             }
@@ -159,7 +159,7 @@ impl Runner {
         // One that comes later asks for whatever the runner then has.
         free = free && !self.has_unnamed_requests();
         if !free {
-            closed.iter().for_each(|usage| usage.gate().open());
+            closed.iter().for_each(|usage| usage.latch().open());
         }
         free
     }
@@ -189,7 +189,7 @@ impl Runner {
             // Only now, and not when an unload has ended: somebody who picked from a snapshot of the time
             // before it may still be about to reserve.
             if matches!(model.state, ModelState::Loaded | ModelState::OnDemand) {
-                shared.gate().open();
+                shared.latch().open();
             }
             usage.push(shared);
         }

@@ -24,12 +24,12 @@ impl Booking {
     /// Counts the request among those that use its model; `false` while that must not be used.
     #[inline]
     pub(super) fn begin(&self, runner: &Runner) -> bool {
-        self.usage(runner).map_or(runner.live.unnamed(), Usage::gate).begin()
+        self.usage(runner).map_or(runner.live.unnamed(), Usage::latch).begin()
     }
 
     /// Takes back a beginning that came to nothing.
     pub(super) fn undo(&self, runner: &Runner) {
-        self.usage(runner).map_or(runner.live.unnamed(), Usage::gate).end();
+        self.usage(runner).map_or(runner.live.unnamed(), Usage::latch).end();
     }
 
     fn end(&self, runner: &Runner) {
