@@ -156,7 +156,7 @@ impl Options {
 
     fn strategies(&self) -> Vec<&str> {
         let all = self.strategy.iter().any(|name| name == "all");
-        if all { strategies::NAMES.to_vec() } else { self.strategy.iter().map(String::as_str).collect() }
+        if all { strategies::names().collect() } else { self.strategy.iter().map(String::as_str).collect() }
     }
 }
 
@@ -169,8 +169,9 @@ pub(crate) fn simulate(options: &Options) -> Result<(Scenario, Bounds, Vec<Figur
     let bounds = Bounds::of(&scenario);
     let mut figures = Vec::new();
     for name in options.strategies() {
-        let run = run::run(&scenario, name)
-            .ok_or_else(|| format!("no strategy `{name}`; there are: {}", strategies::NAMES.join(", ")))?;
+        let run = run::run(&scenario, name).ok_or_else(|| {
+            format!("no strategy `{name}`; there are: {}", strategies::names().collect::<Vec<_>>().join(", "))
+        })?;
         figures.push(Figures::of(&scenario, name, &run, &bounds));
     }
     Ok((scenario, bounds, figures))

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use gateway_core::{
     Balancer, Claim, Deadlines, Dispatch, DispatchErrorKind, Dispatcher, InMemoryRegistry, LeaveReason,
-    LinkRequest, ModelId, Permit, PromptBlocks, Registry, RequestBody, RequestId, Requirements, RunnerChange,
-    RunnerId, RunnerKey, RunnerSpec, RunnerStatus, Workload,
+    LinkRequest, ModelId, Permit, PromptBlocks, QueuePolicy, Registry, RequestBody, RequestId, Requirements,
+    RunnerChange, RunnerId, RunnerKey, RunnerSpec, RunnerStatus, Tenant, Workload,
 };
 use http_body_util::BodyExt;
 use tokio::task::JoinSet;
@@ -116,7 +116,14 @@ fn caches(scenario: &Scenario, strategy: &str) -> Vec<Arc<Mutex<BlockCache>>> {
 fn dispatcher(registry: Arc<InMemoryRegistry>, balancer: Arc<dyn Balancer>) -> Dispatcher {
     // A request that waits for long is to be seen in the figures, not cut off.
     let deadlines = Deadlines { first_byte: None, idle: None, total: None };
-    Dispatcher::builder(registry).balancer(balancer).deadlines(deadlines).build()
+    // Nobody is sent away, so that all strategies serve the same requests.
+    let queue = QueuePolicy {
+        max_waiting: usize::MAX,
+        max_per_tenant: usize::MAX,
+        patience: Duration::MAX,
+        ..QueuePolicy::default()
+    };
+    Dispatcher::builder(registry).balancer(balancer).deadlines(deadlines).queue(queue).build()
 }
 
 fn call(stage: &Stage, id: usize, request: &TraceRequest) -> Dispatch {
@@ -134,12 +141,14 @@ fn call(stage: &Stage, id: usize, request: &TraceRequest) -> Dispatch {
         prefix: PromptBlocks::new(request.blocks.clone(), super::trace::BLOCK_TOKENS),
         deadline: None,
     };
+    let tenant = request.tenant.as_ref().and_then(|tenant| Tenant::new(tenant).ok());
+    let claim = Claim { tenant, ..Claim::default() };
     let mut to_runner = LinkRequest::new(RequestBody::empty());
     to_runner.extensions_mut().insert(job);
     // Not a random id: that would draw from the strategies' generator.
     let name = http::HeaderValue::from(id);
     let id = RequestId::from_header(&name).unwrap_or_else(RequestId::random);
-    Dispatch { id, request: to_runner, requirements, claim: Claim::default(), permit: Permit::free() }
+    Dispatch { id, request: to_runner, requirements, claim, permit: Permit::free() }
 }
 
 async fn client(stage: Arc<Stage>, call: Dispatch, id: usize) {

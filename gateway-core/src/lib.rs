@@ -63,8 +63,8 @@ mod workload;
 pub use balance::pipeline::{self, Pipeline};
 pub use balance::{
     Balancer, BestFit, Candidates, CostAware, Forecast, LeastLoaded, LeastTokens, PeakEwma, PerModel,
-    PowerOfTwo, Predictive, Random, ResourceAware, RoundRobin, Score, Strategy, Tried, UnknownStrategy,
-    WeightedRoundRobin,
+    PowerOfTwo, Predictive, PrefixAffinity, PrefixCache, Random, ResourceAware, RoundRobin, Score,
+    SessionAffinity, Strategy, Tried, UnknownStrategy, WeightedRoundRobin,
 };
 pub use bell::{Bell, Listener, Waiting};
 pub use body::{LinkBody, RequestBody};

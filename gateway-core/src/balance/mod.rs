@@ -1,25 +1,31 @@
 //! Who of the runners that could serve a request does. One file per strategy: a new one goes beside them.
 
+mod affinity;
 mod best_fit;
 mod candidates;
 mod choice;
 mod cost_aware;
 mod least_loaded;
 mod least_tokens;
+mod mix;
 mod peak_ewma;
 mod per_model;
 pub mod pipeline;
 mod power_of_two;
 mod predict;
 mod predictive;
+mod prefix;
 mod random;
 mod resource_aware;
+pub(crate) mod ring;
 mod round_robin;
 mod score;
 mod strategy;
 mod two_choices;
 mod weighted_round_robin;
 
+pub(crate) use affinity::MeanShare;
+pub use affinity::{PrefixAffinity, SessionAffinity};
 pub use best_fit::BestFit;
 pub use candidates::{Candidates, Tried};
 pub use cost_aware::CostAware;
@@ -30,6 +36,7 @@ pub use per_model::PerModel;
 pub use power_of_two::PowerOfTwo;
 pub use predict::Forecast;
 pub use predictive::Predictive;
+pub use prefix::PrefixCache;
 pub use random::Random;
 pub use resource_aware::ResourceAware;
 pub use round_robin::RoundRobin;

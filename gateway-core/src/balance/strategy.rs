@@ -65,6 +65,12 @@ strategies! {
     BestFit = "best-fit" => super::BestFit,
     /// [`ResourceAware`](crate::ResourceAware).
     ResourceAware = "resource-aware" => super::ResourceAware,
+    /// [`SessionAffinity`](crate::SessionAffinity).
+    SessionAffinity = "session-affinity" => super::SessionAffinity::default(),
+    /// [`PrefixAffinity`](crate::PrefixAffinity).
+    PrefixAffinity = "prefix-affinity" => super::PrefixAffinity::default(),
+    /// [`PrefixCache`](crate::PrefixCache).
+    PrefixCache = "prefix-cache" => super::PrefixCache::default(),
     /// [`CostAware`](crate::CostAware).
     CostAware = "cost-aware" => super::CostAware::default(),
     /// [`Predictive`](crate::Predictive).

@@ -44,8 +44,6 @@ impl Try {
         requirements: &Requirements,
         is_fallback: bool,
     ) -> Self {
-        let known = reservation.prefill_tokens() > 0;
-        let prefill_tokens = if known { reservation.runner().load().prefill_tokens } else { 0 };
         Self {
             shared: shared.clone(),
             runner: reservation.runner().clone(),
@@ -54,7 +52,7 @@ impl Try {
             workload: requirements.workload.clone(),
             reason: reservation.reason(),
             is_fallback,
-            prefill_tokens,
+            prefill_tokens: reservation.tokens_ahead(),
             reservation: Some(reservation),
             sent: Instant::now(),
             streamed: false,
@@ -157,6 +155,7 @@ impl Try {
             duration: self.sent.elapsed(),
             bytes: self.bytes,
             chunks: self.chunks,
+            prefill_tokens: self.prefill_tokens,
         };
         if let (Outcome::Success, Some(first_byte)) = (outcome, attempt.first_byte) {
             self.runner.measure(Sample {

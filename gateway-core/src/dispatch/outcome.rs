@@ -122,6 +122,9 @@ pub struct Attempt<'a> {
     pub bytes: u64,
     /// Chunks of the answer's body that were passed on; with most engines a chunk is a token.
     pub chunks: u32,
+    /// Prompt tokens that the runner had to read before the answer could begin, those of prompts ahead of it
+    /// included, as far as that was known when it was sent; 0 if unknown.
+    pub prefill_tokens: u64,
 }
 
 /// Is told of every finished try: metrics, breakers, logs.

@@ -123,6 +123,11 @@ impl Seat {
         &self.block.words[self.number as usize % BLOCK]
     }
 
+    /// Unlike that of any other seat that is in use.
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
     /// Where the word is: its block, the block's number, and its place there.
     pub(crate) fn place(&self) -> (&Arc<Block>, u32, u16) {
         let at = self.number as usize % BLOCK;

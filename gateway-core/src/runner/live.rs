@@ -259,6 +259,10 @@ impl Live {
         &self.bell
     }
 
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.seat.taken()
+    }
+
     pub(crate) fn meter(&self) -> &Meter {
         &self.meter
     }

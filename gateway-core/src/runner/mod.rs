@@ -321,6 +321,12 @@ impl Runner {
         self.live.idle().await;
     }
 
+    /// A small number that no other registration of the registry has while this one is in use anywhere. Given
+    /// out again afterwards; the generation tells the two apart.
+    pub(crate) fn number(&self) -> u32 {
+        self.live.seat().number()
+    }
+
     pub(crate) fn live(&self) -> &Live {
         &self.live
     }

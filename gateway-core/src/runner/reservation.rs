@@ -47,13 +47,14 @@ pub struct Reservation {
     runner: Arc<Runner>,
     booking: Booking,
     because: Option<&'static str>,
+    ahead: Option<u64>,
     /// It is let in by a half-open breaker.
     probe: Option<Probe>,
 }
 
 impl Reservation {
     pub(super) fn new(runner: Arc<Runner>, booking: Booking, probe: Option<Probe>) -> Self {
-        Self { runner, booking, because: None, probe }
+        Self { runner, booking, because: None, ahead: None, probe }
     }
 
     /// The runner on which the slot is held.
@@ -79,6 +80,21 @@ impl Reservation {
         self.runner.live().prefilled(cached);
         self.booking.prefill_tokens -= cached;
         self
+    }
+
+    /// Says how many prompt tokens the runner has to read before this answer can begin, those of this prompt
+    /// and of others ahead of it, for a strategy that knows better than what is
+    /// [counted](crate::Load::prefill_tokens). The runner's speed is measured with it.
+    pub fn with_ahead(mut self, tokens: u64) -> Self {
+        self.ahead = Some(tokens);
+        self
+    }
+
+    /// Prompt tokens to read before this answer can begin; 0 if unknown.
+    pub(crate) fn tokens_ahead(&self) -> u64 {
+        let known = self.booking.prefill_tokens > 0;
+        let counted = || if known { self.runner.load().prefill_tokens } else { 0 };
+        self.ahead.unwrap_or_else(counted)
     }
 
     /// Tokens of the prompt that the runner has yet to read, as far as is known.

@@ -1,15 +1,20 @@
 //! Runners among whom one is chosen, with what is prepared when the set changes so that a choice is quick.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::ops::Deref;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use tokio::time::Instant;
 
 use super::Runner;
+use super::board::ASSUMED_SLOTS;
 use super::loads::Loads;
 use super::turns::{Tick, Turns};
 use super::typical::{self, Typical};
+use crate::balance::MeanShare;
+use crate::balance::ring::Ring;
 use crate::names::RunnerKey;
 
 /// Runners in a row. Never changes. What strategies need to find one of them quickly is made at the first
@@ -22,6 +27,8 @@ pub struct RunnerSet {
     round: Tick,
     weighted_round: Tick,
     typical: typical::Cached,
+    ring: OnceLock<Ring>,
+    mean: CachedMean,
 }
 
 impl RunnerSet {
@@ -34,6 +41,8 @@ impl RunnerSet {
             round: Tick::default(),
             weighted_round: Tick::default(),
             typical: typical::Cached::new(),
+            ring: OnceLock::new(),
+            mean: CachedMean::default(),
         }
     }
 
@@ -77,6 +86,30 @@ impl RunnerSet {
         self.typical.get(now, &self.runners)
     }
 
+    /// These runners on a ring, each with a share of it by its slots.
+    pub(crate) fn ring(&self) -> &Ring {
+        let weight = |runner: &Arc<Runner>| runner.spec().slots.map_or(ASSUMED_SLOTS, NonZeroU32::get);
+        self.ring.get_or_init(|| {
+            Ring::new(self.runners.iter().map(|runner| (runner.id().as_str(), weight(runner))))
+        })
+    }
+
+    /// How much of all slots our own requests use: counted for small sets, and at most a millisecond old for
+    /// larger ones.
+    #[inline]
+    pub(crate) fn mean_share(&self, now: Instant) -> MeanShare {
+        if self.runners.len() <= CachedMean::COUNTED { self.count_share() } else { self.mean.get(now, self) }
+    }
+
+    fn count_share(&self) -> MeanShare {
+        let mut mean = MeanShare { in_flight: 0, slots: 0 };
+        for runner in &self.runners {
+            mean.in_flight += u64::from(runner.live().in_flight());
+            mean.slots += u64::from(runner.spec().slots.map_or(ASSUMED_SLOTS, NonZeroU32::get));
+        }
+        mean
+    }
+
     /// The words of the board that belong to these runners.
     #[inline]
     pub(crate) fn loads(&self) -> &Loads {
@@ -117,5 +150,46 @@ impl Clone for RunnerSet {
 impl fmt::Debug for RunnerSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.runners.iter().map(|runner| runner.key())).finish()
+    }
+}
+
+/// The mean of a large set, counted anew when it is a millisecond old.
+#[derive(Debug)]
+struct CachedMean {
+    in_flight: AtomicU64,
+    slots: AtomicU64,
+    /// In ms since `born`, plus one; 0: not counted yet.
+    at: AtomicU64,
+    born: Instant,
+}
+
+impl CachedMean {
+    /// So many runners are counted each time: that takes less than it would to find out how old a count is.
+    const COUNTED: usize = 64;
+
+    #[inline]
+    fn get(&self, now: Instant, set: &RunnerSet) -> MeanShare {
+        let age = now.saturating_duration_since(self.born).as_millis();
+        let now = u64::try_from(age).unwrap_or(u64::MAX - 1) + 1;
+        let counted = self.at.load(Ordering::Acquire);
+        // One of those who find it old counts; the others take what there is, but for the first time.
+        let is_mine = counted != now
+            && self.at.compare_exchange(counted, now, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        if is_mine || counted == 0 {
+            let MeanShare { in_flight, slots } = set.count_share();
+            self.in_flight.store(in_flight, Ordering::Relaxed);
+            self.slots.store(slots, Ordering::Relaxed);
+        }
+        MeanShare {
+            in_flight: self.in_flight.load(Ordering::Relaxed),
+            slots: self.slots.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Default for CachedMean {
+    fn default() -> Self {
+        let zero = || AtomicU64::new(0);
+        Self { in_flight: zero(), slots: zero(), at: zero(), born: Instant::now() }
     }
 }

@@ -1,0 +1,260 @@
+//! Which runner has seen which beginning of a prompt.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::cache_model::{CacheModel, Stamp};
+use super::numbered::Numbered;
+use crate::balance::mix::mix;
+
+/// A bounded, aged map from the blocks of prompts to the runners that were sent them.
+///
+/// Of fixed size, without locks, and knowledge rather than truth: two who write at once may lose an entry, and what is
+/// lost costs a runner some computing, no more. It is a table of buckets of eight entries, one cache line each; an entry
+/// is one word: part of the block's hash, the runner's number, and when it was last used there. Where an entry is of no
+/// use any more (its runner has left, or has used so much since that its cache has let the block go, see
+/// [`CacheModel`]), its place is free; without one, the entry goes that is nearest to that.
+///
+/// Hashes stand for a block and all before it, so a block has few holders however common its tokens are, but for the
+/// beginnings that everybody shares. When a bucket has nothing but holders of one block, the next ones take more of them,
+/// up to [`CHAIN`](Self::CHAIN).
+pub(super) struct PrefixIndex {
+    buckets: Box<[Bucket]>,
+    caches: Numbered<CacheModel>,
+    /// Tokens that a runner's cache holds.
+    capacity: u32,
+}
+
+const WAYS: usize = 8;
+
+#[repr(align(64))]
+struct Bucket([AtomicU64; WAYS]);
+
+/// What one word of the table says. A word of 0 is an empty place.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Entry {
+    /// What is left of the block's hash. With the bucket's number, 41 bits or more of it are compared.
+    tag: u64,
+    runner: u16,
+    stamp: Stamp,
+    /// Sent, but no answer has proved yet that the runner has read it.
+    pending: bool,
+}
+
+impl Entry {
+    const TAG_BITS: u32 = u64::BITS - u16::BITS - CacheModel::STAMP_BITS - 1;
+
+    fn unpack(word: u64) -> Option<Self> {
+        (word != 0).then_some(Self {
+            tag: word >> (u64::BITS - Self::TAG_BITS),
+            runner: (word >> (CacheModel::STAMP_BITS + 1)) as u16,
+            stamp: (word as u32 & u32::MAX >> (32 - CacheModel::STAMP_BITS - 1)) >> 1,
+            pending: word & 1 == 1,
+        })
+    }
+
+    fn pack(self) -> u64 {
+        self.tag << (u64::BITS - Self::TAG_BITS)
+            | u64::from(self.runner) << (CacheModel::STAMP_BITS + 1)
+            | u64::from(self.stamp) << 1
+            | u64::from(self.pending)
+    }
+}
+
+/// Where to look for a block.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    bucket: usize,
+    tag: u64,
+}
+
+/// How far the runners that have seen a prompt's beginning have seen it.
+#[derive(Debug)]
+pub(super) struct Holders {
+    list: [(u16, u32); Self::MOST],
+    len: usize,
+}
+
+impl Holders {
+    /// So many are told apart; a fleet of this size is known as a whole.
+    pub(super) const MOST: usize = 64;
+
+    pub(super) fn none() -> Self {
+        Self { list: [(0, 0); Self::MOST], len: 0 }
+    }
+
+    /// Runners by number, each with how many leading blocks it has.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u16, u32)> + '_ {
+        self.list[..self.len].iter().copied()
+    }
+
+    /// Leading blocks that the runner has.
+    #[inline]
+    pub(super) fn blocks(&self, runner: u16) -> u32 {
+        self.iter().find(|(number, _)| *number == runner).map_or(0, |(_, blocks)| blocks)
+    }
+
+    #[inline]
+    fn note(&mut self, runner: u16, blocks: u32) {
+        let known = &mut self.list[..self.len];
+        match known.iter_mut().find(|(number, _)| *number == runner) {
+            Some((_, most)) => *most = (*most).max(blocks),
+            None if self.len < Self::MOST => {
+                self.list[self.len] = (runner, blocks);
+                self.len += 1;
+            }
+            None => {}
+        }
+    }
+}
+
+/// A prompt's blocks under one model's name: another model's cache is of no use.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Prompt<'p> {
+    pub(super) hashes: &'p [u64],
+    pub(super) tokens_per_block: u32,
+    pub(super) salt: u64,
+}
+
+impl PrefixIndex {
+    /// How many buckets in a row the holders of one block may fill.
+    const CHAIN: usize = Holders::MOST / WAYS;
+    /// After so many blocks that nobody has, no more are looked for. More than one, as entries make room for others one
+    /// by one.
+    const GAP: u32 = 4;
+
+    /// With room for so many entries, rounded up to a power of two, and runners whose caches hold so many tokens.
+    pub(super) fn new(entries: usize, capacity: u32) -> Self {
+        let buckets = entries.clamp(WAYS, 1 << 32).div_ceil(WAYS).next_power_of_two();
+        let empty = || Bucket(std::array::from_fn(|_| AtomicU64::new(0)));
+        Self { buckets: (0..buckets).map(|_| empty()).collect(), caches: Numbered::new(), capacity }
+    }
+
+    /// Bytes in use: 8 for each entry, and some 560 for each runner.
+    pub(super) fn memory(&self) -> usize {
+        size_of_val(&*self.buckets) + self.caches.memory()
+    }
+
+    /// The number stands for another runner now, whose cache is empty.
+    pub(super) fn renumbered(&self, runner: u16) {
+        self.caches.get(runner).clear();
+    }
+
+    fn place(&self, hash: u64, salt: u64) -> Place {
+        let hash = mix(hash ^ salt);
+        // The number of buckets is a power of two.
+        Place { bucket: hash as usize & (self.buckets.len() - 1), tag: hash >> (u64::BITS - Entry::TAG_BITS) }
+    }
+
+    fn bucket(&self, place: Place, step: usize) -> &[AtomicU64; WAYS] {
+        &self.buckets[(place.bucket + step) & (self.buckets.len() - 1)].0
+    }
+
+    /// Who has how much of it. Costs a cache line for each block that somebody has.
+    pub(super) fn holders(&self, prompt: &Prompt<'_>) -> Holders {
+        let mut holders = Holders::none();
+        let mut missed = 0;
+        for (blocks, hash) in (1..).zip(prompt.hashes) {
+            let place = self.place(*hash, prompt.salt);
+            missed += 1;
+            for step in 0..Self::CHAIN {
+                let mut alike = 0;
+                for word in self.bucket(place, step) {
+                    let entry = Entry::unpack(word.load(Ordering::Relaxed));
+                    let Some(entry) = entry.filter(|entry| entry.tag == place.tag) else { continue };
+                    alike += 1;
+                    if self.caches.get(entry.runner).is_live(entry.stamp) {
+                        // Whoever has a block has those before it: caches let the end of a prompt go first.
+                        holders.note(entry.runner, blocks);
+                        missed = 0;
+                    }
+                }
+                if alike < WAYS {
+                    break;
+                }
+            }
+            if missed >= Self::GAP {
+                break;
+            }
+        }
+        holders
+    }
+
+    /// The runner is sent this prompt, or (no longer `pending`) has proved that it has read it.
+    pub(super) fn record(&self, prompt: &Prompt<'_>, runner: u16, pending: bool) {
+        // From the end, as caches let go of the end first.
+        for hash in prompt.hashes.iter().rev() {
+            self.record_block(self.place(*hash, prompt.salt), runner, prompt.tokens_per_block, pending);
+        }
+    }
+
+    fn record_block(&self, place: Place, runner: u16, size: u32, pending: bool) {
+        let cache = self.caches.get(runner);
+        let mut victim: Option<(&AtomicU64, u64, u32)> = None;
+        for step in 0..Self::CHAIN {
+            let mut alike = 0;
+            for slot in self.bucket(place, step) {
+                let word = slot.load(Ordering::Relaxed);
+                let entry = Entry::unpack(word);
+                if let Some(entry) = entry.filter(|entry| entry.tag == place.tag) {
+                    alike += 1;
+                    if entry.runner == runner {
+                        let live = Some(entry.stamp).filter(|stamp| cache.is_live(*stamp));
+                        let stamp = cache.touch(live, size, self.capacity);
+                        // What was proved before stays so.
+                        let pending = pending && (entry.pending || live.is_none());
+                        self.put(slot, word, Entry { stamp, pending, ..entry });
+                        return;
+                    }
+                }
+                let age = self.uselessness(entry);
+                if victim.is_none_or(|(.., oldest)| age > oldest) {
+                    victim = Some((slot, word, age));
+                }
+            }
+            if alike < WAYS {
+                break;
+            }
+        }
+        if let Some((slot, word, _)) = victim {
+            let stamp = cache.touch(None, size, self.capacity);
+            self.put(slot, word, Entry { tag: place.tag, runner, stamp, pending });
+        }
+    }
+
+    /// How little would be lost with an entry.
+    fn uselessness(&self, entry: Option<Entry>) -> u32 {
+        let Some(entry) = entry else { return u32::MAX };
+        let cache = self.caches.get(entry.runner);
+        if cache.is_live(entry.stamp) { cache.age(entry.stamp) } else { u32::MAX - 1 }
+    }
+
+    fn put(&self, slot: &AtomicU64, before: u64, entry: Entry) {
+        // Whoever was faster knows as much.
+        let _ = slot.compare_exchange(before, entry.pack(), Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// The runner was never sent this prompt, or did not get to read it: what was recorded of it on that account is
+    /// taken back. What others proved meanwhile stays.
+    pub(super) fn take_back(&self, prompt: &Prompt<'_>, runner: u16) {
+        for hash in prompt.hashes {
+            let place = self.place(*hash, prompt.salt);
+            'chain: for step in 0..Self::CHAIN {
+                let mut alike = 0;
+                for slot in self.bucket(place, step) {
+                    let word = slot.load(Ordering::Relaxed);
+                    let entry = Entry::unpack(word);
+                    let Some(entry) = entry.filter(|entry| entry.tag == place.tag) else { continue };
+                    alike += 1;
+                    if entry.runner == runner && entry.pending {
+                        self.caches.get(runner).forget(entry.stamp, prompt.tokens_per_block);
+                        let _ = slot.compare_exchange(word, 0, Ordering::Relaxed, Ordering::Relaxed);
+                        break 'chain;
+                    }
+                }
+                if alike < WAYS {
+                    break;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Prompts go where their beginnings are cached, unless it takes less time elsewhere; and what is remembered is
+//! bounded.
+
+mod common;
+#[path = "common/strategies.rs"]
+mod list;
+
+use std::sync::Arc;
+
+use common::setup;
+use gateway_core::{
+    Balancer, InMemoryRegistry, LeaveReason, PrefixCache, PromptBlocks, Registry, Requirements, Reservation,
+    Workload,
+};
+use gateway_testkit::{Fault, MockEngine, Script, request};
+use list::{fleet, join, model, pick_for, spec, status};
+
+const BLOCK: u32 = 512;
+
+/// A prompt whose blocks are of one conversation, as long as said.
+fn prompt(conversation: u64, blocks: u64) -> Requirements {
+    let hashes: Vec<u64> = (0..blocks).map(|block| conversation << 32 | (block + 1)).collect();
+    let workload = Workload {
+        prompt_tokens: Some(BLOCK * blocks as u32),
+        max_tokens: Some(100),
+        prefix: PromptBlocks::new(hashes, BLOCK),
+        ..Workload::default()
+    };
+    Requirements { workload, ..Requirements::model(model()) }
+}
+
+fn pick(registry: &InMemoryRegistry, balancer: &PrefixCache, requirements: &Requirements) -> Reservation {
+    pick_for(registry, balancer, requirements, &[]).expect("a slot is free")
+}
+
+#[test]
+fn a_conversation_that_grows_comes_back_to_its_runner() {
+    let registry = fleet(&[8; 8]);
+    let balancer = PrefixCache::default();
+    for conversation in 0..50 {
+        let first = pick(&registry, &balancer, &prompt(conversation, 10)).runner().id().clone();
+        for blocks in 11..15 {
+            let next = pick(&registry, &balancer, &prompt(conversation, blocks));
+            assert_eq!(next.runner().id(), &first);
+            assert_eq!(next.reason(), Some("prefix"));
+            assert!(next.prefill_tokens() <= BLOCK, "only the new block is to be read");
+        }
+    }
+}
+
+#[test]
+fn a_burst_with_one_prefix_spreads_when_the_holder_has_more_to_do_than_it_saves() {
+    let registry = fleet(&[64; 8]);
+    let balancer = PrefixCache::default();
+    let mut held = Vec::new();
+    for number in 0..64 {
+        // Four blocks in common, twenty of their own.
+        let mut requirements = prompt(number + 1, 24);
+        let mut hashes = requirements.workload.prefix.hashes().to_vec();
+        (0..4).for_each(|block| hashes[block] = 7_000 + block as u64);
+        requirements.workload.prefix = PromptBlocks::new(hashes, BLOCK);
+        held.push(pick(&registry, &balancer, &requirements));
+    }
+    let fleet = registry.fleet();
+    let loads: Vec<u32> = fleet.runners().iter().map(|runner| runner.load().in_flight).collect();
+    assert!(loads.iter().all(|load| (4..=14).contains(load)), "{loads:?}");
+}
+
+#[test]
+fn a_runner_that_comes_back_is_taken_for_cold() {
+    let registry = fleet(&[8; 4]);
+    let balancer = PrefixCache::default();
+    let home = pick(&registry, &balancer, &prompt(1, 20)).runner().clone();
+    registry.leave(home.key(), LeaveReason::Disconnected);
+    let id = home.id().to_string();
+    drop(home);
+    join(&registry, spec(&id).slots(8), status());
+    let fleet = registry.fleet();
+    let runner = fleet.runner(&id).unwrap();
+    let mut scores = Vec::new();
+    balancer.scores(&prompt(1, 20), runner, &mut scores);
+    let cached = scores.iter().find(|score| score.name == "cached_tokens").unwrap();
+    assert_eq!(cached.value, 0.0);
+}
+
+#[test]
+fn memory_is_bounded_whatever_is_sent() {
+    let registry = fleet(&[8; 16]);
+    let balancer = PrefixCache::default();
+    let before = balancer.memory();
+    assert!(before < 9 << 20, "{before}: 8 MiB of entries and a little");
+    for conversation in 0..20_000 {
+        drop(pick(&registry, &balancer, &prompt(conversation, 100)));
+    }
+    let after = balancer.memory();
+    assert!(after < 9 << 20, "{after} after two million blocks");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_never_sent_is_forgotten() {
+    let balancer = Arc::new(PrefixCache::default());
+    let away = MockEngine::new(|_| Script::text("").fault(Fault::Unreachable));
+    let setup = setup(vec![away], |builder| builder.balancer(balancer.clone()));
+    let mut call = request(&model(), "{}");
+    call.requirements = prompt(1, 20);
+    assert!(setup.dispatcher.dispatch(call).await.is_err());
+    let fleet = setup.registry.fleet();
+    let mut scores = Vec::new();
+    balancer.scores(&prompt(1, 20), &fleet.runners()[0], &mut scores);
+    assert_eq!(scores.iter().find(|score| score.name == "cached_tokens").unwrap().value, 0.0);
+}
