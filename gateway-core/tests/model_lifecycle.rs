@@ -303,6 +303,21 @@ async fn who_drains_or_is_not_well_is_not_told_to_load() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn only_so_many_wait() {
+    let world = world(LifecyclePolicy { max_waiting: 3, ..LifecyclePolicy::default() });
+    let engine = engine();
+    world.join("r", [on_disk("m")], &engine);
+    let requests: Vec<_> = (0..3).map(|_| world.asks("m")).collect();
+    told(&engine, 1).await;
+    assert_eq!(world.lifecycle().waiting(), 3);
+    assert_eq!(world.ask("m").await.unwrap_err().kind(), DispatchErrorKind::NoneEligible);
+    for request in requests {
+        request.await.unwrap().unwrap();
+    }
+    assert_eq!(world.lifecycle().waiting(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn it_can_be_switched_off() {
     let (world, engine) = (world(LifecyclePolicy::off()), engine());
     world.join("r", [on_disk("m")], &engine);

@@ -112,9 +112,9 @@ impl Lifecycle {
         &self.inner.policy
     }
 
-    /// Sees to it that somebody can serve the request: joins a load that is under way, or begins one. For a
-    /// request that nobody can serve now, whether full or not; `tried` are the runners that it does not get
-    /// again.
+    /// Sees to it that somebody can serve the request: joins a load that is under way, or begins one. To be
+    /// called when nobody could serve it even if every slot were free: who is only full is waited for, and
+    /// counts here as ready. `tried` are the runners that the request does not get again.
     ///
     /// `None` if nobody has the model on disk who could serve the request with it, or all of them failed at
     /// it a moment ago (then [`Lifecycle::retry_after`] says how long that is held against them), or too many
