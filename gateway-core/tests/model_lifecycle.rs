@@ -303,6 +303,20 @@ async fn who_drains_or_is_not_well_is_not_told_to_load() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_waits_says_how_long_and_is_told_how_long_it_was() {
+    let (world, engine) = (world(LifecyclePolicy::default()), engine());
+    world.join("r", [on_disk("m")], &engine);
+    let mut hasty = gateway_testkit::request(&model("m"), "{}");
+    hasty.claim.patience = Some(LOAD / 4);
+    let begun = tokio::time::Instant::now();
+    let error = world.dispatcher.dispatch(hasty).await.unwrap_err();
+    assert_eq!((error.kind(), begun.elapsed()), (DispatchErrorKind::QueueTimeout, LOAD / 4));
+    assert_eq!(engine.command_counts().given_up, 1, "nobody else waited");
+    let answer = world.dispatcher.dispatch(gateway_testkit::request(&model("m"), "{}")).await.unwrap();
+    assert_eq!(answer.waited, LOAD);
+}
+
+#[tokio::test(start_paused = true)]
 async fn only_so_many_wait() {
     let world = world(LifecyclePolicy { max_waiting: 3, ..LifecyclePolicy::default() });
     let engine = engine();

@@ -37,7 +37,7 @@ pub enum DispatchErrorKind {
     Overloaded,
     /// Every runner that could serve it is full, and so is the queue or the tenant's share of it.
     QueueFull,
-    /// It waited for a slot in vain.
+    /// It waited for a slot, or for its model to be loaded, for as long as it would.
     QueueTimeout,
     /// Runners have the model on their disks, and none could load it.
     ModelNotLoaded,

@@ -25,6 +25,8 @@ pub(super) enum NotFound {
     NotLoaded(LoadError),
     /// The time for the whole request was up.
     Late,
+    /// It would not wait any longer for a model to be loaded.
+    Impatient,
 }
 
 impl Journey<'_> {
@@ -59,19 +61,31 @@ impl Journey<'_> {
                     Err(error) => return Err(NotFound::Full(error)),
                 }
             }
-            let mut wishes = self.plan.wishes(false);
-            let loading = wishes.find_map(|wish| shared.lifecycle.ensure(wish.requirements, &self.tried));
-            let mut loading = loading.ok_or(NotFound::Nobody)?;
-            let began = Instant::now();
-            let loaded = match self.total {
-                Some(total) => timeout_at(total, loading.wait()).await.map_err(|_| NotFound::Late)?,
-                None => loading.wait().await,
-            };
-            self.waited += began.elapsed();
-            loaded.map_err(NotFound::NotLoaded)?;
-            _loaded = Some(loading);
+            // Boxed: few requests have to wait, and all would carry its size.
+            _loaded = Some(Box::pin(self.load()).await?);
         }
         Err(NotFound::Nobody)
+    }
+
+    /// Waits until somebody has loaded one of the models that will do.
+    async fn load(&mut self) -> Result<Loading, NotFound> {
+        let began = Instant::now();
+        let lifecycle = &self.shared.lifecycle;
+        let mut wishes = self.plan.wishes(false);
+        let loading = wishes.find_map(|wish| lifecycle.ensure(wish.requirements, &self.tried));
+        let mut loading = loading.ok_or(NotFound::Nobody)?;
+        let patience = self.claim.patience.and_then(|patience| began.checked_add(patience));
+        let loaded = match patience.into_iter().chain(self.total).min() {
+            Some(until) => timeout_at(until, loading.wait()).await,
+            None => Ok(loading.wait().await),
+        };
+        self.waited += began.elapsed();
+        let is_late = self.total.is_some_and(|total| total <= Instant::now());
+        match loaded {
+            Ok(loaded) => loaded.map(|()| loading).map_err(NotFound::NotLoaded),
+            Err(_) if is_late => Err(NotFound::Late),
+            Err(_) => Err(NotFound::Impatient),
+        }
     }
 
     async fn wait(&mut self) -> Result<Choice, QueueError> {
@@ -117,6 +131,9 @@ impl Journey<'_> {
                 _ => DispatchErrorKind::QueueFull,
             };
             return fail(kind).retrying_after(error.retry_after());
+        }
+        if let Some(NotFound::Impatient) = why {
+            return fail(DispatchErrorKind::QueueTimeout).retrying_after(Duration::from_secs(5));
         }
         if let Some(NotFound::Late) = why {
             return fail(DispatchErrorKind::Deadline);
