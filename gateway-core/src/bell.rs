@@ -27,6 +27,8 @@ pub trait Listener: Send + Sync + 'static {
 /// while nobody waits.
 pub struct Bell {
     waiting: Headcount,
+    /// Those who wait until a runner has nothing to do.
+    idle_awaited: Headcount,
     listeners: Mutex<Vec<Weak<dyn Listener>>>,
 }
 
@@ -48,6 +50,20 @@ impl Bell {
     /// How many wait.
     pub fn waiting(&self) -> usize {
         self.waiting.get()
+    }
+
+    /// Counts one who waits until a runner has nothing to do, until the guard is dropped. Whoever looks after
+    /// this call either finds it idle or is told.
+    pub(crate) fn await_idle(&self) -> AwaitsIdle<'_> {
+        self.idle_awaited.enter();
+        AwaitsIdle(self)
+    }
+
+    /// Whether somebody waits until a runner has nothing to do. Asked after [`Bell::slot_freed`], which orders
+    /// this look after the giving back.
+    #[inline]
+    pub(crate) fn is_idle_awaited(&self) -> bool {
+        self.idle_awaited.get() > 0
     }
 
     pub(crate) fn slot_freed(&self, runner: &Arc<Runner>) {
@@ -76,7 +92,7 @@ impl Bell {
 
 impl Default for Bell {
     fn default() -> Self {
-        Self { waiting: Headcount::new(), listeners: Mutex::default() }
+        Self { waiting: Headcount::new(), idle_awaited: Headcount::new(), listeners: Mutex::default() }
     }
 }
 
@@ -94,5 +110,13 @@ pub struct Waiting(Arc<Bell>);
 impl Drop for Waiting {
     fn drop(&mut self) {
         self.0.waiting.leave();
+    }
+}
+
+pub(crate) struct AwaitsIdle<'b>(&'b Bell);
+
+impl Drop for AwaitsIdle<'_> {
+    fn drop(&mut self) {
+        self.0.idle_awaited.leave();
     }
 }

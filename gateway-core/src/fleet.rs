@@ -42,6 +42,11 @@ impl ModelEntry {
         &self.known
     }
 
+    fn of(model: &ModelId) -> Self {
+        let nobody = || RunnerSet::knowing(model);
+        Self { loaded: nobody(), on_demand: nobody(), known: nobody() }
+    }
+
     fn is_empty(&self) -> bool {
         self.known.is_empty()
     }
@@ -152,7 +157,9 @@ impl Fleet {
             let at = next.runners.partition_point(|runner| runner.id() < new.id());
             for model in &new.status().models {
                 let mut enter = |name: &ModelId| {
-                    let entry = Arc::make_mut(next.models.entry(name.clone()).or_default());
+                    let entry =
+                        next.models.entry(name.clone()).or_insert_with(|| Arc::new(ModelEntry::of(name)));
+                    let entry = Arc::make_mut(entry);
                     entry.add(&new, &model.state);
                 };
                 enter(&model.id);

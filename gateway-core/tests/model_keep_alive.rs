@@ -53,8 +53,9 @@ async fn time_does_not_run_while_a_model_is_used() {
     let held = world.hold("r", "m");
     sleep(KEEP * 3).await;
     assert!(engine.commands().is_empty());
-    drop(held);
     let freed = Instant::now();
+    held.used(freed);
+    drop(held);
     told(&engine, 1).await;
     let late = freed.elapsed() - KEEP;
     assert!(late <= Duration::from_secs(1), "{late:?} too late");

@@ -24,10 +24,14 @@ mod slots;
 
 use baton::{Baton, Rung};
 use headcount::Headcount;
-use slots::{Slots, Unit};
+use slots::{CLOSED, Slots, Unit};
 use sync::Ordering;
 
 const LIMIT: u32 = 1;
+
+fn take(slots: &Slots) -> bool {
+    slots.take(Unit::of(LIMIT), LIMIT, CLOSED).is_ok()
+}
 
 struct Queue {
     slots: Slots,
@@ -55,14 +59,14 @@ impl Queue {
             called: AtomicBool::new(false),
             turns,
         };
-        assert!(!taken || queue.slots.take(Unit::of(LIMIT), LIMIT));
+        assert!(!taken || take(&queue.slots));
         Arc::new(queue)
     }
 
     fn serve(&self) {
         let round = || {
             while let Some(first) = self.first() {
-                if !self.slots.take(Unit::of(LIMIT), LIMIT) {
+                if !take(&self.slots) {
                     break;
                 }
                 let mut order = self.order.lock().unwrap();

@@ -194,6 +194,72 @@ proptest! {
     }
 }
 
+/// More runners than are looked at one by one, while requests begin and end, runners drain and report: what is
+/// remembered of them is never out of date.
+#[test]
+fn least_loaded_is_exact_in_large_fleets() {
+    let registry = fleet(&(0..700).map(|number| 1 + number % 7).collect::<Vec<_>>());
+    let balancer = LeastLoaded::default();
+    let share = |load: &Load| f64::from(load.estimate()) / f64::from(load.slots.unwrap().get());
+    let mut random = fastrand::Rng::with_seed(11);
+    let mut held: Vec<Reservation> = Vec::new();
+    for _ in 0..3_000 {
+        let snapshot = registry.fleet();
+        let runner = &snapshot.runners()[random.usize(..700)];
+        match random.u8(..8) {
+            0..2 if !held.is_empty() => drop(held.swap_remove(random.usize(..held.len()))),
+            2 => held.extend(runner.try_reserve()),
+            3 => {
+                let load = Some(ReportedLoad { active: random.u32(..9), queued: 0 });
+                registry.update(runner.key(), RunnerChange::Status(RunnerStatus { load, ..status() }));
+            }
+            4 => {
+                registry.update(runner.key(), RunnerChange::Drain(!runner.is_draining()));
+            }
+            _ => {
+                let open = snapshot.runners().iter().filter(|runner| runner.is_available());
+                let loads = open.map(|runner| runner.load()).filter(|load| !load.is_full());
+                let least = loads.map(|load| share(&load)).min_by(f64::total_cmp).unwrap();
+                let picked = pick(&registry, &balancer).unwrap();
+                let load = picked.runner().load();
+                let before = Load { in_flight: load.in_flight - 1, ..load };
+                assert_eq!(share(&before), least, "{:?}", picked.runner());
+                held.push(picked);
+            }
+        }
+    }
+    // When nobody has room that is found out as well, and so is the first slot that is given back.
+    held.extend(std::iter::from_fn(|| pick(&registry, &balancer)));
+    let runners = registry.fleet().runners().to_vec();
+    assert!(runners.iter().all(|runner| runner.is_draining() || runner.load().is_full()));
+    let back = held.swap_remove(random.usize(..held.len()));
+    let id = back.runner().id().clone();
+    let was_draining = back.runner().is_draining();
+    drop(back);
+    assert_eq!(
+        pick(&registry, &balancer).map(|picked| picked.runner().id().clone()),
+        (!was_draining).then_some(id)
+    );
+}
+
+#[test]
+fn large_fleets_draw_evenly_too() {
+    let registry = fleet(&[2; 400]);
+    let counts = counts(&registry, &LeastLoaded::default(), 40_000);
+    assert!(is_even(counts.values(), 400), "{counts:?}");
+}
+
+/// A report that has grown stale no longer counts for those who look at two either.
+#[tokio::test(start_paused = true)]
+async fn power_of_two_forgets_stale_reports() {
+    let registry = fleet(&[8]);
+    let load = Some(ReportedLoad { active: 6, queued: 0 });
+    join(&registry, spec("busy").slots(8), RunnerStatus { load, ..status() });
+    assert_eq!(counts(&registry, &PowerOfTwo, 50).get("busy"), None);
+    tokio::time::advance(Load::STALE + Duration::from_secs(1)).await;
+    assert!(counts(&registry, &PowerOfTwo, 50)["busy"] > 5);
+}
+
 #[tokio::test(start_paused = true)]
 async fn least_loaded_draws_evenly_from_different_sizes_and_reports() {
     let registry = fleet(&[]);

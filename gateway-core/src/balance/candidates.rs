@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::choice::share;
 use crate::health::{BreakerState, HealthPolicy, Reluctance};
 use crate::names::RunnerKey;
 use crate::router::{Pool, Refusal, Requirements, Router};
-use crate::runner::{Glance, Least, Live, Loads, Reservation, Runner, RunnerSet, Typical};
+use crate::runner::{Least, Live, Look, Reservation, Runner, RunnerSet, Typical};
 
 /// A runner on which the request was tried in vain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,46 +123,56 @@ impl<'a> Candidates<'a> {
     /// [`Runner::try_reserve_for`].
     #[inline]
     pub fn try_reserve(&self, at: usize) -> Option<Reservation> {
-        self.get(at)?.try_reserve_for(self.requirements)
+        let runner = self.get(at)?;
+        match self.pool.set().and_then(|set| set.model_at(at, self.requirements.model.as_ref()?)) {
+            Some(model) => runner.try_reserve_with(self.requirements, Some(model)),
+            None => runner.try_reserve_for(self.requirements),
+        }
     }
 
     /// A runner with the smallest share of its slots in use, if that can be told without looking at each.
     pub(crate) fn least(&self, now: Instant) -> Least {
         match self.indexed() {
-            Some(loads) => loads.least(now, |live| self.is_willing(live)),
+            Some(set) => {
+                set.sweep(now);
+                set.loads().least(set, |live| self.is_willing(live))
+            }
             None => Least::Unclear,
         }
     }
 
-    /// The share of its slots that the runner at a place has in use, if it is eligible and not full. Looks at
-    /// the runner itself only if the board does not tell all.
+    /// Makes sure that [`Candidates::look`] sees no report that has grown stale. Once for each choice.
     #[inline]
-    pub(crate) fn share(&self, at: usize, now: Instant) -> Option<f64> {
-        let Some(loads) = self.indexed() else {
-            let load = self.get(at)?.load_at(now);
-            return (!load.is_full()).then(|| share(&load));
-        };
-        loads.sweep(now);
-        match loads.glance(at) {
-            Glance::Room(share) => Some(share),
-            Glance::Reluctant(share) => self.get(at).map(|_| share),
-            Glance::Shut => None,
+    pub(crate) fn sweep(&self, now: Instant) {
+        if let Some(set) = self.pool.set() {
+            set.sweep(now);
         }
+    }
+
+    /// The runner at a place, with its load, if it is eligible and not full. What a choice that looks at a few
+    /// of many needs: it reads two cache lines.
+    #[inline]
+    pub(crate) fn look(&self, at: usize, now: Instant) -> Option<(&'a Arc<Runner>, Look)> {
+        let runner = self.get(at)?;
+        if self.pool.set().is_none() {
+            runner.live().expire_report(now);
+        }
+        Some((runner, runner.look()?))
     }
 
     /// As [`Candidates::iter`], but those of whom the board tells that they are full need not be among them.
     pub(crate) fn open(&self) -> impl Iterator<Item = (usize, &'a Arc<Runner>)> + '_ {
         let loads = self.pool.set().map(RunnerSet::loads);
-        let is_shut = move |at| loads.is_some_and(|loads| loads.glance(at) == Glance::Shut);
+        let has_room = move |at| loads.is_none_or(|loads| loads.has_room(at));
         let runners = self.pool.runners().iter().enumerate();
-        runners.filter(move |(at, runner)| !is_shut(*at) && self.is_eligible(runner))
+        runners.filter(move |(at, runner)| has_room(*at) && self.is_eligible(runner))
     }
 
-    /// The board, if it tells who is eligible: then nothing but load and health matters.
+    /// The set, if its board tells who is eligible: then nothing but load and health matters.
     #[inline]
-    fn indexed(&self) -> Option<&'a Loads> {
+    fn indexed(&self) -> Option<&'a RunnerSet> {
         let nothing_else = self.pool.is_exact() && self.tried.is_empty();
-        self.pool.set().filter(|_| nothing_else).map(RunnerSet::loads)
+        self.pool.set().filter(|_| nothing_else)
     }
 
     /// Whether somebody could serve the request if only it were less busy: then waiting makes sense. One
@@ -226,7 +235,7 @@ impl<'a> Candidates<'a> {
 
     #[inline]
     fn is_eligible(&self, runner: &Runner) -> bool {
-        self.fits(runner) && self.is_willing(runner.live())
+        self.fits(runner) && (runner.is_ordinary() || self.is_willing(runner.live()))
     }
 
     #[inline]

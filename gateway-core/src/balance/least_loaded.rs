@@ -10,8 +10,10 @@ use crate::runner::{Least, Load, Reservation, Runner};
 /// The default: right whenever requests differ in length or runners in size. Load is what is counted
 /// here plus what the runner reported of others' requests, so a burst between two reports spreads.
 ///
-/// Exact, so it looks at every candidate. What it looks at is one word per runner, kept up to date by
-/// whoever takes or gives back a slot and laid out in a row, so ten thousand runners are some microseconds.
+/// Exact, and yet it need not look at every candidate: each runner has one word on a board, kept up to date by
+/// whoever takes or gives back a slot. In fleets of more than 128 the board counts its changes, 64 runners at a
+/// time, and only those are looked at again that have changed since the last choice: about a microsecond for
+/// ten thousand runners. When two choose at the very same moment, one of them looks at all words.
 /// Requests that need more than a model, or are tried again, are chosen for by the slow way, which asks each
 /// runner. `explain` shows `load`, the share in use; less is better.
 #[derive(Debug, Clone)]

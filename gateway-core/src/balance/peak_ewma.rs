@@ -35,16 +35,20 @@ struct Cost {
 }
 
 impl Cost {
+    /// Of a runner with so many requests, `ours` among them, that are this share of its slots.
     #[inline]
-    fn of(peak: Option<f32>, load: &Load) -> Self {
+    fn of(peak: Option<f32>, requests: f64, ours: u32, share: f64) -> Self {
         match peak {
-            Some(peak) => {
-                Self { unproven: false, cost: f64::from(peak) * (f64::from(load.estimate()) + 1.0) }
-            }
+            Some(peak) => Self { unproven: false, cost: f64::from(peak) * (requests + 1.0) },
             // Only our own requests will tell how fast it is.
-            None if load.in_flight == 0 => Self { unproven: false, cost: 0.0 },
-            None => Self { unproven: true, cost: share(load) },
+            None if ours == 0 => Self { unproven: false, cost: 0.0 },
+            None => Self { unproven: true, cost: share },
         }
+    }
+
+    fn under(runner: &Runner, load: &Load, now: Instant) -> Self {
+        let requests = f64::from(load.estimate());
+        Self::of(runner.peak_first_byte_s(now), requests, load.in_flight, share(load))
     }
 }
 
@@ -55,21 +59,22 @@ impl Balancer for PeakEwma {
 
     fn pick(&self, requirements: &Requirements, candidates: &Candidates<'_>) -> Option<Reservation> {
         let now = Instant::now();
-        let cost = |runner: &Runner, load: &Load| Cost::of(runner.peak_first_byte_s(now), load);
-        let look = |at| {
-            let runner = candidates.get(at)?;
-            let load = runner.load_at(now);
-            (!load.is_full()).then(|| cost(runner, &load))
+        candidates.sweep(now);
+        let cost = |at| {
+            let (runner, look) = candidates.look(at, now)?;
+            let peak = runner.peak_first_byte_s(now);
+            Some(Cost::of(peak, look.requests() as f64, look.in_flight(), look.share()))
         };
-        reserve_better(candidates, look)
-            .or_else(|| reserve_least(requirements, candidates, now, |runner, load| cost(runner, load)))
+        reserve_better(candidates, cost).or_else(|| {
+            reserve_least(requirements, candidates, now, |runner, load| Cost::under(runner, load, now))
+        })
     }
 
     fn scores(&self, _: &Requirements, runner: &Runner, scores: &mut Vec<Score>) {
         let now = Instant::now();
         let peak = runner.peak_first_byte_s(now);
         scores.extend(peak.map(|peak| Score { name: "peak", value: f64::from(peak) }));
-        let Cost { unproven, cost } = Cost::of(peak, &runner.load_at(now));
+        let Cost { unproven, cost } = Cost::under(runner, &runner.load_at(now), now);
         scores.push(Score { name: "cost", value: if unproven { f64::INFINITY } else { cost } });
     }
 }

@@ -27,7 +27,8 @@ impl Balancer for PowerOfTwo {
 
     fn pick(&self, requirements: &Requirements, candidates: &Candidates<'_>) -> Option<Reservation> {
         let now = Instant::now();
-        reserve_better(candidates, |at| candidates.share(at, now))
+        candidates.sweep(now);
+        reserve_better(candidates, |at| candidates.look(at, now).map(|(_, look)| look.share()))
             .or_else(|| reserve_least(requirements, candidates, now, |_, load| share(load)))
     }
 

@@ -81,8 +81,8 @@ impl Try {
         let change = self.runner.live().conduct().proved(probe, Instant::now(), &self.shared.chooser.health);
         self.tell(change);
         match change {
-            Some(Change::Closed) => self.runner.live().bell().fleet_changed(),
-            _ => self.runner.live().bell().slot_freed(&self.runner),
+            Some(Change::Closed) => self.runner.bell().fleet_changed(),
+            _ => self.runner.bell().slot_freed(&self.runner),
         }
     }
 
@@ -100,14 +100,15 @@ impl Try {
         }
     }
 
-    /// Tells the runner's breaker and whatever else judges it.
+    /// Tells the runner's breaker and whatever else keeps account of it.
     fn judge(&self, reservation: &mut Reservation, outcome: Outcome) {
         let (chooser, now) = (&self.shared.chooser, Instant::now());
         let conduct = self.runner.live().conduct();
+        reservation.used(now);
         let change = conduct.record(outcome, self.retry_after, reservation.probe(), now, &chooser.health);
         self.tell(change);
         if change == Some(Change::Closed) {
-            self.runner.live().bell().fleet_changed();
+            self.runner.bell().fleet_changed();
         }
         if let Some(model) = &self.model {
             self.shared.outliers.tried(model, || chooser.registry.fleet(), now, &chooser.health);

@@ -9,30 +9,48 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use super::slots::{CLOSED, MOST, RELUCTANT, Slots, Unit};
+use tokio::time::Instant;
+
+use super::peak::{Moment, Peak};
+use super::slots::{ALL, CLOSED, MOST, RELUCTANT, Slots, Unit, comparable, taken};
 
 /// Words in a block: eight cache lines.
 pub(crate) const BLOCK: usize = 64;
 
 /// The first blocks do not count their changes: so few words are looked at as quickly as it would be found out
 /// whether they have changed, and small fleets do without the counting.
-const UNCOUNTED: usize = 4;
+const UNCOUNTED: usize = 2;
 
 pub(crate) struct Block {
     words: [Slots; BLOCK],
+    peaks: [Peak; BLOCK],
     changes: AtomicU64,
     is_counted: bool,
+    /// Time zero of the peaks.
+    made: Instant,
 }
 
 impl Block {
-    fn new(is_counted: bool) -> Self {
-        Self { words: std::array::from_fn(|_| Slots::closed()), changes: AtomicU64::new(0), is_counted }
+    fn new(is_counted: bool, made: Instant) -> Self {
+        Self {
+            words: std::array::from_fn(|_| Slots::closed()),
+            peaks: std::array::from_fn(|_| Peak::new()),
+            changes: AtomicU64::new(0),
+            is_counted,
+            made,
+        }
     }
 
     #[inline]
     pub(crate) fn slots(&self, place: u16) -> &Slots {
         &self.words[usize::from(place) % BLOCK]
+    }
+
+    #[inline]
+    pub(crate) fn peak(&self, place: u16) -> &Peak {
+        &self.peaks[usize::from(place) % BLOCK]
     }
 
     /// How often one of its words has changed, if that is counted. Whoever reads a word afterwards sees at
@@ -52,8 +70,9 @@ impl Block {
 }
 
 /// Gives out seats. One per registry.
-#[derive(Default)]
 pub(crate) struct Board {
+    /// Time zero of everything on it.
+    made: Instant,
     state: Mutex<State>,
     /// How many words have the flag [`RELUCTANT`].
     reluctant: AtomicU32,
@@ -71,29 +90,37 @@ impl Board {
         if state.free.is_empty() {
             let from = state.blocks.len() * BLOCK;
             let is_counted = state.blocks.len() >= UNCOUNTED;
-            state.blocks.push(Arc::new(Block::new(is_counted)));
+            state.blocks.push(Arc::new(Block::new(is_counted, self.made)));
             let to = state.blocks.len() * BLOCK;
             // The lowest first, so that the blocks fill up one after the other.
             state.free.extend((from..to).rev().filter_map(|number| u32::try_from(number).ok()));
         }
         let number = state.free.pop().unwrap_or_default();
         let block = state.blocks[number as usize / BLOCK].clone();
-        let seat = Seat {
+        let limit = slots.map_or(MOST, NonZeroU32::get).min(MOST);
+        let spot = Spot {
             block,
             unit: Unit::of(slots.map_or(ASSUMED_SLOTS, NonZeroU32::get)),
-            number,
-            limit: slots.map_or(MOST, NonZeroU32::get).min(MOST),
-            board: self.clone(),
+            // Both fit: a block has 64 places, and the most is what 16 bits hold.
+            limit: limit as u16,
+            place: (number as usize % BLOCK) as u16,
         };
-        seat.slots().reset(true);
-        seat.block.changed();
-        seat
+        spot.block.peak(spot.place).clear();
+        spot.slots().reset(true);
+        spot.block.changed();
+        Seat { spot, number, board: self.clone() }
     }
 
     /// Whether any runner has to be looked at closely.
     #[inline]
     pub(crate) fn has_reluctant(&self) -> bool {
         self.reluctant.load(Ordering::Relaxed) > 0
+    }
+}
+
+impl Default for Board {
+    fn default() -> Self {
+        Self { made: Instant::now(), state: Mutex::default(), reluctant: AtomicU32::new(0) }
     }
 }
 
@@ -107,36 +134,99 @@ impl fmt::Debug for Board {
 /// otherwise (its `--parallel`).
 pub(crate) const ASSUMED_SLOTS: u32 = 4;
 
-/// A runner's word on the board, free again when dropped.
-pub(crate) struct Seat {
+/// Where a runner's word is, and what its requests add to it: all that a pick needs, in 16 bytes.
+#[derive(Clone)]
+pub(crate) struct Spot {
     block: Arc<Block>,
     unit: Unit,
-    number: u32,
     /// The most to be taken at once.
-    limit: u32,
-    board: Arc<Board>,
+    limit: u16,
+    place: u16,
 }
 
-impl Seat {
+/// A runner with room, as its word shows it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Look {
+    word: u64,
+    unit: Unit,
+}
+
+impl Look {
+    /// The share of its slots in use, by whomever.
+    #[inline]
+    pub(crate) fn share(&self) -> f64 {
+        comparable(self.word & !RELUCTANT) as f64 / f64::from(ALL)
+    }
+
+    /// Requests of ours.
+    #[inline]
+    pub(crate) fn in_flight(&self) -> u32 {
+        taken(self.word)
+    }
+
+    /// Requests of whomever.
+    #[inline]
+    pub(crate) fn requests(&self) -> u64 {
+        self.unit.requests(self.word)
+    }
+}
+
+/// What became of an attempt to take a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Take {
+    Taken,
+    /// Nothing was taken: it is full, or closed.
+    Shut,
+    /// Nothing was taken: it may have to be spared.
+    Reluctant,
+}
+
+impl Spot {
     #[inline]
     fn slots(&self) -> &Slots {
-        &self.block.words[self.number as usize % BLOCK]
+        self.block.slots(self.place)
     }
 
-    /// Unlike that of any other seat that is in use.
-    pub(crate) fn number(&self) -> u32 {
-        self.number
+    /// The peak of the time to first byte, in seconds, or `None` if nothing was measured.
+    #[inline]
+    pub(crate) fn peak_s(&self, now: Instant) -> Option<f32> {
+        self.block.peak(self.place).get(self.moment(now))
     }
 
-    /// Where the word is: its block, the block's number, and its place there.
-    pub(crate) fn place(&self) -> (&Arc<Block>, u32, u16) {
-        let at = self.number as usize % BLOCK;
-        // A block has 64 places.
-        (&self.block, self.number / BLOCK as u32, at as u16)
+    /// How long ago a time to first byte was measured last, in seconds; 0 if none was.
+    #[inline]
+    pub(crate) fn measured_ago_s(&self, now: Instant) -> f32 {
+        self.block.peak(self.place).age_s(self.moment(now))
+    }
+
+    pub(crate) fn add_peak(&self, first_byte: Duration, now: Instant) {
+        self.block.peak(self.place).add(first_byte, self.moment(now));
+    }
+
+    #[inline]
+    fn moment(&self, now: Instant) -> Moment {
+        Moment::of(now, self.block.made)
+    }
+
+    /// What a choice looks at; `None` if it is full or takes nothing new.
+    #[inline]
+    pub(crate) fn look(&self) -> Option<Look> {
+        let word = self.slots().read();
+        let has_room = word & CLOSED == 0 && taken(word) < u32::from(self.limit);
+        has_room.then_some(Look { word, unit: self.unit })
+    }
+
+    pub(crate) fn block(&self) -> &Arc<Block> {
+        &self.block
+    }
+
+    /// Place in the block.
+    pub(crate) fn place(&self) -> u16 {
+        self.place
     }
 
     /// The most to be taken at once.
-    pub(crate) fn limit(&self) -> u32 {
+    pub(crate) fn limit(&self) -> u16 {
         self.limit
     }
 
@@ -145,10 +235,34 @@ impl Seat {
         self.slots().taken()
     }
 
-    /// Takes a slot, if there is one and the runner is not closed.
+    /// Whether it takes nothing new.
     #[inline]
-    pub(crate) fn take(&self) -> bool {
-        let taken = self.slots().take(self.unit, self.limit);
+    pub(crate) fn is_closed(&self) -> bool {
+        self.slots().read() & CLOSED != 0
+    }
+
+    /// Whether nothing is the matter with it.
+    #[inline]
+    pub(crate) fn is_ordinary(&self) -> bool {
+        self.slots().read() & RELUCTANT == 0
+    }
+
+    /// Takes a slot of a runner with which nothing is the matter.
+    #[inline]
+    pub(crate) fn take(&self) -> Take {
+        match self.slots().take(self.unit, u32::from(self.limit), CLOSED | RELUCTANT) {
+            Ok(()) => {
+                self.block.changed();
+                Take::Taken
+            }
+            Err(word) if word & (CLOSED | RELUCTANT) == RELUCTANT => Take::Reluctant,
+            Err(_) => Take::Shut,
+        }
+    }
+
+    /// Takes a slot even if it may have to be spared.
+    pub(crate) fn take_anyway(&self) -> bool {
+        let taken = self.slots().take(self.unit, u32::from(self.limit), CLOSED).is_ok();
         if taken {
             self.block.changed();
         }
@@ -161,6 +275,36 @@ impl Seat {
         let was_last = self.slots().give_back(self.unit);
         self.block.changed();
         was_last
+    }
+}
+
+/// A runner's word on the board, free again when dropped.
+pub(crate) struct Seat {
+    spot: Spot,
+    number: u32,
+    board: Arc<Board>,
+}
+
+impl std::ops::Deref for Seat {
+    type Target = Spot;
+
+    fn deref(&self) -> &Spot {
+        &self.spot
+    }
+}
+
+impl Seat {
+    pub(crate) fn spot(&self) -> &Spot {
+        &self.spot
+    }
+
+    /// Unlike that of any other seat that is in use.
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
+    pub(crate) fn block_number(&self) -> usize {
+        self.number as usize / BLOCK
     }
 
     /// Shows so many requests of others instead of so many.
@@ -177,7 +321,7 @@ impl Seat {
 
     /// What says on the board that the runner must be looked at closely.
     pub(crate) fn sign(&self) -> Sign {
-        Sign { board: self.board.clone(), block: self.block.clone(), place: self.place().2 }
+        Sign { board: self.board.clone(), block: self.block.clone(), place: self.place }
     }
 
     /// The board that it is on.
@@ -232,7 +376,6 @@ impl fmt::Debug for Sign {
 
 #[cfg(test)]
 mod tests {
-    use super::super::slots::comparable;
     use super::*;
 
     fn word(seat: &Seat) -> u64 {
@@ -245,8 +388,8 @@ mod tests {
         for (few, many) in [(1, 64), (3, 6), (3, 9), (7, 14), (5, 20), (11, 33), (29, 87), (48, 96)] {
             let a = board.seat(NonZeroU32::new(few));
             let b = board.seat(NonZeroU32::new(many));
-            assert!(a.take());
-            (0..many / few).for_each(|_| assert!(b.take()));
+            assert!(a.take_anyway());
+            (0..many / few).for_each(|_| assert!(b.take_anyway()));
             assert_eq!(word(&a), word(&b), "1/{few} and {}/{many}", many / few);
             b.show(1, 0);
             assert!(word(&a) < word(&b));
@@ -262,7 +405,7 @@ mod tests {
         let seat = board.seat(NonZeroU32::new(1));
         seat.show(u32::MAX, 0);
         seat.show(u32::MAX, u32::MAX);
-        assert!(seat.take() && !seat.take());
+        assert!(seat.take_anyway() && !seat.take_anyway());
         seat.close(true);
         assert!(word(&seat) >= comparable(CLOSED));
         seat.close(false);
@@ -272,8 +415,8 @@ mod tests {
         assert_eq!(word(&seat), word(&idle));
         // One that does not say is full when it cannot be counted any more.
         let endless = board.seat(None);
-        (0..MOST).for_each(|_| assert!(endless.take()));
-        assert!(!endless.take() && endless.slots().read() < RELUCTANT);
+        (0..MOST).for_each(|_| assert!(endless.take_anyway()));
+        assert!(!endless.take_anyway() && endless.slots().read() < RELUCTANT);
         (0..MOST).for_each(|_| assert_eq!(endless.give_back(), endless.taken() == 0));
     }
 
@@ -281,7 +424,7 @@ mod tests {
     fn flags_sort_last_and_seats_are_used_again() {
         let board = Arc::new(Board::default());
         let busy = board.seat(NonZeroU32::new(1));
-        assert!(busy.take());
+        assert!(busy.take_anyway());
         let idle = board.seat(NonZeroU32::new(1));
         idle.sign().set(true);
         idle.sign().set(true);
@@ -298,13 +441,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_closed_takes_nothing() {
+    fn what_is_closed_takes_nothing_and_what_must_be_spared_only_anyway() {
         let board = Arc::new(Board::default());
         let seat = board.seat(NonZeroU32::new(2));
-        assert!(seat.take());
+        assert!(seat.take_anyway());
         seat.close(true);
-        assert!(!seat.take() && seat.taken() == 1);
+        assert!(!seat.take_anyway() && seat.taken() == 1);
         seat.close(false);
-        assert!(seat.take());
+        seat.sign().set(true);
+        assert_eq!(seat.take(), Take::Reluctant);
+        assert!(seat.take_anyway());
+        assert_eq!(seat.taken(), 2);
+        seat.sign().set(false);
+        assert_eq!(seat.take(), Take::Shut);
+        assert!(!seat.give_back());
+        assert_eq!(seat.take(), Take::Taken);
     }
 }

@@ -2,7 +2,6 @@
 //! [`Reservation`](super::Reservation) and the registry only.
 
 use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -15,7 +14,6 @@ use super::ledger::Ledger;
 use super::measured::Meter;
 use super::reservation::Booking;
 use super::{Place, ReportedLoad, ResourceReport, Resources};
-use crate::bell::Bell;
 use crate::health::{Conduct, HealthPolicy, Reluctance};
 
 /// How busy a runner is: what is counted here, and what it said and when.
@@ -105,7 +103,6 @@ pub(crate) struct Live {
     /// How much of `foreign` is on the board: nothing once the report is stale.
     foreign_on_board: AtomicU32,
     born: Instant,
-    bell: Arc<Bell>,
     left_signal: Notify,
     idle_signal: Notify,
 }
@@ -132,22 +129,16 @@ impl Live {
             ours_at_report: AtomicU32::new(0),
             foreign_on_board: AtomicU32::new(0),
             born,
-            bell: place.bell.clone(),
             left_signal: Notify::new(),
             idle_signal: Notify::new(),
         }
     }
 
-    /// Takes a slot with what the request needs besides, or nothing of it.
-    #[inline]
-    pub(crate) fn take(&self, booking: &Booking) -> bool {
-        if !self.seat.take() {
-            return false;
-        }
+    /// Counts what a request needs besides its slot, or nothing of it if its resources are not free.
+    pub(crate) fn book(&self, booking: &Booking) -> bool {
         if let Some(need) = &booking.resources
             && !self.ledger.take(need)
         {
-            self.seat.give_back();
             return false;
         }
         if booking.tokens > 0 {
@@ -159,7 +150,7 @@ impl Live {
         true
     }
 
-    pub(crate) fn give_back(&self, booking: &Booking) {
+    pub(crate) fn unbook(&self, booking: &Booking) {
         self.prefilled(booking.prefill_tokens);
         if booking.tokens > 0 {
             self.tokens.fetch_sub(u64::from(booking.tokens), Ordering::Relaxed);
@@ -167,9 +158,11 @@ impl Live {
         if let Some(held) = &booking.resources {
             self.ledger.give_back(held);
         }
-        if self.seat.give_back() {
-            self.idle_signal.notify_waiters();
-        }
+    }
+
+    /// Its last slot was given back.
+    pub(crate) fn became_idle(&self) {
+        self.idle_signal.notify_waiters();
     }
 
     pub(crate) fn prefilled(&self, tokens: u32) {
@@ -255,10 +248,6 @@ impl Live {
         &self.unnamed
     }
 
-    pub(crate) fn bell(&self) -> &Arc<Bell> {
-        &self.bell
-    }
-
     pub(crate) fn in_flight(&self) -> u32 {
         self.seat.taken()
     }
@@ -303,6 +292,7 @@ impl Live {
         wait_for(&self.left_signal, || self.has_left()).await;
     }
 
+    /// The caller is counted by the bell as one who waits for this.
     pub(crate) async fn idle(&self) {
         wait_for(&self.idle_signal, || self.seat.taken() == 0).await;
     }
@@ -326,7 +316,7 @@ mod tests {
     use super::*;
 
     fn take(live: &Live) -> bool {
-        live.take(&Booking::default())
+        live.seat().take_anyway()
     }
 
     #[tokio::test(start_paused = true)]
@@ -339,7 +329,7 @@ mod tests {
         assert_eq!(live.load(Instant::now()).queued, Some(1));
         assert!(take(&live));
         assert_eq!(live.load(Instant::now()).queued, Some(2), "sent since, so it may wait as well");
-        live.give_back(&Booking::default());
+        live.seat().give_back();
         tokio::time::advance(Load::STALE).await;
         assert_eq!(live.load(Instant::now()).report_age, Some(Load::STALE));
         assert_eq!(live.load(Instant::now()).estimate(), 1);
@@ -349,7 +339,7 @@ mod tests {
     async fn slots_are_a_hard_limit() {
         let live = Live::new(NonZeroU32::new(2), &Place::default());
         assert!(take(&live) && take(&live) && !take(&live));
-        live.give_back(&Booking::default());
+        live.seat().give_back();
         assert!(take(&live));
     }
 }

@@ -1,15 +1,12 @@
 //! Where on the board the runners of a set are, and who of them has the least to do.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use tokio::time::Instant;
-
 use super::board::{Block, Board};
-use super::slots::{ALL, CLOSED, RELUCTANT, comparable, taken};
+use super::slots::{CLOSED, RELUCTANT, comparable, taken};
 use super::{Live, Runner};
 
-/// Where on the board the runners of a set are.
+/// Where on the board the runners of a set are. Made for that set, and asked with it.
 pub(crate) struct Loads {
     rows: Vec<Row>,
     /// By place in the set: the row, the place in its block, and the limit.
@@ -17,11 +14,9 @@ pub(crate) struct Loads {
     /// What was found at the last look at each row. Locked for some hundred nanoseconds at most, and never
     /// waited for: whoever does not get it looks at all words.
     looks: Mutex<Vec<Option<Look>>>,
-    runners: Vec<Arc<Live>>,
+    /// Whether there is a row of which it is worth knowing.
+    is_counted: bool,
     board: Option<Arc<Board>>,
-    made: Instant,
-    /// When reports were last looked through for stale ones, in seconds since `made`.
-    swept: AtomicU64,
 }
 
 /// The runners of a set whose words are in one block.
@@ -69,17 +64,6 @@ pub(crate) enum Least {
     Unclear,
 }
 
-/// What the board tells of one runner.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Glance {
-    /// It has room; the share of its slots in use.
-    Room(f64),
-    /// The same, but it may have to be spared.
-    Reluctant(f64),
-    /// It is full, or takes nothing new.
-    Shut,
-}
-
 impl Loads {
     pub(crate) fn of(runners: &[Arc<Runner>]) -> Self {
         let mut rows: Vec<Row> = Vec::new();
@@ -88,17 +72,16 @@ impl Loads {
         let mut seats = Vec::with_capacity(runners.len());
         for (runner, at) in runners.iter().zip(0_u32..) {
             let seat = runner.live().seat();
-            let (block, number, place) = seat.place();
-            let number = number as usize;
+            let number = seat.block_number();
             if row_of.len() <= number {
                 row_of.resize(number + 1, 0);
             }
             if row_of[number] == 0 {
-                rows.push(Row { block: block.clone(), members: Vec::new() });
+                rows.push(Row { block: seat.block().clone(), members: Vec::new() });
                 row_of[number] = u32::try_from(rows.len()).unwrap_or(u32::MAX);
             }
             let row = row_of[number] - 1;
-            let limit = u16::try_from(seat.limit()).unwrap_or(u16::MAX);
+            let (place, limit) = (seat.place(), seat.limit());
             rows[row as usize].members.push(Member { place, limit, at });
             seats.push((row, place, limit));
         }
@@ -106,59 +89,30 @@ impl Loads {
         Self {
             seats,
             looks: Mutex::new(vec![None; rows.len()]),
+            is_counted: rows.iter().any(|row| row.block.changes().is_some()),
             rows,
-            runners: runners.iter().map(|runner| runner.shared_live()).collect(),
             board: runners.first().map(|runner| runner.live().seat().board().clone()),
-            made: Instant::now(),
-            swept: AtomicU64::new(0),
         }
     }
 
-    /// Takes stale reports off the board, at most once a second: a word does not age by itself.
+    /// Whether a runner, by its place in the set, has room and takes something new.
     #[inline]
-    pub(crate) fn sweep(&self, now: Instant) {
-        let second = now.saturating_duration_since(self.made).as_secs();
-        if second > self.swept.load(Ordering::Relaxed) {
-            self.sweep_at(second, now);
-        }
-    }
-
-    #[cold]
-    fn sweep_at(&self, second: u64, now: Instant) {
-        if self.swept.fetch_max(second, Ordering::Relaxed) < second {
-            self.runners.iter().for_each(|live| live.expire_report(now));
-        }
-    }
-
-    /// What the board tells of a runner, by its place in the set.
-    #[inline]
-    pub(crate) fn glance(&self, at: usize) -> Glance {
-        let Some(&(row, place, limit)) = self.seats.get(at) else { return Glance::Shut };
-        let word = self.rows[row as usize].block.slots(place).read();
-        if word & CLOSED != 0 || taken(word) >= u32::from(limit) {
-            return Glance::Shut;
-        }
-        let share = comparable(word & !RELUCTANT) as f64 / ALL as f64;
-        if word & RELUCTANT == 0 { Glance::Room(share) } else { Glance::Reluctant(share) }
+    pub(crate) fn has_room(&self, at: usize) -> bool {
+        self.seats.get(at).is_some_and(|&(row, place, limit)| {
+            let word = self.rows[row as usize].block.slots(place).read();
+            word & CLOSED == 0 && taken(word) < u32::from(limit)
+        })
     }
 
     /// The runner with the smallest share of slots in use. Those that may have to be spared are asked about.
-    pub(crate) fn least(&self, now: Instant, is_willing: impl Fn(&Live) -> bool) -> Least {
-        self.sweep(now);
+    pub(crate) fn least(&self, runners: &[Arc<Runner>], is_willing: impl Fn(&Live) -> bool) -> Least {
         // Somebody else looks just now: look at everything then.
-        let mut looks = self.looks.try_lock().ok();
-        let mut look = |number: usize, row: &Row| {
-            let Some(changes) = row.block.changes() else { return row.look() };
-            let Some(looks) = looks.as_mut() else { return row.look() };
-            match &mut looks[number] {
-                Some(look) if look.changes == changes => look.best,
-                look => look.insert(Look { changes, best: row.look() }).best,
-            }
-        };
+        let mut looks = if self.is_counted { self.looks.try_lock().ok() } else { None };
         let mut least = Best::NOBODY;
         let mut first = 0;
         for (number, row) in self.rows.iter().enumerate() {
-            let best = look(number, row);
+            let look = looks.as_mut().and_then(|looks| looks.get_mut(number));
+            let best = row.look_anew(look);
             if best.share < least.share {
                 (least, first) = (best, number);
             } else if best.share == least.share {
@@ -166,7 +120,7 @@ impl Loads {
             }
         }
         if self.board.as_ref().is_some_and(|board| board.has_reluctant()) {
-            match self.least_spared(least, is_willing) {
+            match self.least_spared(least, runners, is_willing) {
                 Least::Nobody => {}
                 found => return found,
             }
@@ -176,24 +130,35 @@ impl Loads {
         }
         // Found again by a second look, which ends early: cheaper than drawing at every tie.
         let mut nth = if least.ties > 1 { fastrand::u32(..least.ties) } else { 0 };
+        let mut found = None;
         for (number, row) in self.rows.iter().enumerate().skip(first) {
-            let best = look(number, row);
-            if best.share != least.share {
+            let known = looks.as_ref().and_then(|looks| looks[number]);
+            if let Some(Look { best, .. }) = known
+                && (best.share != least.share || nth >= best.ties)
+            {
+                nth -= if best.share == least.share { best.ties } else { 0 };
                 continue;
             }
-            if nth >= best.ties {
-                nth -= best.ties;
-                continue;
+            match row.nth(least.share, nth) {
+                Ok(at) => return Least::At(at),
+                Err((others, last)) => {
+                    nth -= others;
+                    found = last.or(found);
+                }
             }
-            // Others may have changed it meanwhile.
-            return row.nth(least.share, nth).map_or(Least::Unclear, |at| Least::At(at as usize));
         }
-        Least::Unclear
+        // Some of them have changed meanwhile.
+        found.map_or(Least::Unclear, Least::At)
     }
 
     /// Among those that may have to be spared, who does better than the `least` of the others.
     #[cold]
-    fn least_spared(&self, mut least: Best, is_willing: impl Fn(&Live) -> bool) -> Least {
+    fn least_spared(
+        &self,
+        mut least: Best,
+        runners: &[Arc<Runner>],
+        is_willing: impl Fn(&Live) -> bool,
+    ) -> Least {
         let mut found = Least::Nobody;
         for row in &self.rows {
             for member in &row.members {
@@ -203,7 +168,7 @@ impl Loads {
                     continue;
                 }
                 let (share, at) = (comparable(word & !RELUCTANT), member.at as usize);
-                if share > least.share || !self.runners.get(at).is_some_and(|live| is_willing(live)) {
+                if share > least.share || !runners.get(at).is_some_and(|runner| is_willing(runner.live())) {
                     continue;
                 }
                 let ties = if share < least.share { 1 } else { least.ties.saturating_add(1) };
@@ -232,17 +197,26 @@ impl Row {
         if best.share == u64::MAX { Best::NOBODY } else { best }
     }
 
-    /// Place in the set of the n-th that has this share, or of the last one if there are fewer by now.
-    fn nth(&self, share: u64, mut nth: u32) -> Option<u32> {
-        let mut found = None;
-        for member in self.members.iter().filter(|member| self.share(member) == share) {
-            found = Some(member.at);
-            if nth == 0 {
-                break;
-            }
-            nth -= 1;
+    /// The same, without looking if nothing has changed since the last look.
+    #[inline]
+    fn look_anew(&self, last: Option<&mut Option<Look>>) -> Best {
+        let (Some(last), Some(changes)) = (last, self.block.changes()) else { return self.look() };
+        match last {
+            Some(look) if look.changes == changes => look.best,
+            look => look.insert(Look { changes, best: self.look() }).best,
         }
-        found
+    }
+
+    /// Place in the set of the n-th that has this share; if there are fewer, how many there are, and the last.
+    fn nth(&self, share: u64, nth: u32) -> Result<usize, (u32, Option<usize>)> {
+        let (mut count, mut last) = (0, None);
+        for member in self.members.iter().filter(|member| self.share(member) == share) {
+            if count == nth {
+                return Ok(member.at as usize);
+            }
+            (count, last) = (count + 1, Some(member.at as usize));
+        }
+        Err((count, last))
     }
 
     /// `u64::MAX` of one who has no room or may have to be spared.

@@ -1,9 +1,7 @@
 //! How fast a runner has proved to be, measured here.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
-
-use tokio::time::Instant;
 
 /// How fast a runner has proved to be. What was never measured is `None`.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -63,8 +61,6 @@ pub(crate) struct Meter {
     chunk_s: Mean,
     /// The same as if nothing else had been on the runner, as near as can be told: see [`Mean::add_low`].
     chunk_alone_s: Mean,
-    /// The peak in seconds as `f32` bits, and above them the time in ms since `born` at which it was set.
-    peak: AtomicU64,
     answers: AtomicU32,
 }
 
@@ -76,14 +72,13 @@ impl Meter {
             prefill_s: Mean::new(),
             chunk_s: Mean::new(),
             chunk_alone_s: Mean::new(),
-            peak: AtomicU64::new(0),
             answers: AtomicU32::new(0),
         }
     }
 
     /// Adds a sample that was taken while the runner wrote `slowdown` times as slowly as for one request
     /// alone.
-    pub(crate) fn add(&self, sample: Sample, slowdown: f32, born: Instant, now: Instant) {
+    pub(crate) fn add(&self, sample: Sample, slowdown: f32) {
         let first_byte = sample.first_byte.as_secs_f32();
         self.first_byte_s.add(first_byte);
         if sample.streamed && sample.prefill_tokens > 0 && first_byte > 0.0 {
@@ -96,22 +91,7 @@ impl Meter {
             self.chunk_s.add(interval);
             self.chunk_alone_s.add_low(interval / slowdown);
         }
-        let at = millis(born, now);
-        let _ = self.peak.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |peak| {
-            let old = decayed(peak, at);
-            // Finagle's rule: up at once, down with time only.
-            let weight = (-elapsed_s(peak, at) / Measured::DECAY.as_secs_f32()).exp();
-            let next = if first_byte > old { first_byte } else { old * weight + first_byte * (1.0 - weight) };
-            Some(u64::from(at) << 32 | u64::from(next.to_bits()))
-        });
         self.answers.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// The peak in seconds as it is now, or `None` if nothing was measured.
-    #[inline]
-    pub(crate) fn peak_s(&self, born: Instant, now: Instant) -> Option<f32> {
-        let peak = self.peak.load(Ordering::Relaxed);
-        (peak != 0).then(|| decayed(peak, millis(born, now)))
     }
 
     #[inline]
@@ -130,41 +110,27 @@ impl Meter {
         self.chunk_s.get()
     }
 
-    /// What a forecast is made from.
+    /// What a forecast is made from, the last measurement so old.
     #[inline]
-    pub(crate) fn speed(&self, born: Instant, now: Instant) -> Speed {
+    pub(crate) fn speed(&self, age_s: f32) -> Speed {
         Speed {
             prefill_tokens_per_s: self.prefill_tokens_per_s(),
             chunk_alone_s: self.chunk_alone_s.get(),
-            age_s: elapsed_s(self.peak.load(Ordering::Relaxed), millis(born, now)),
+            age_s,
         }
     }
 
-    pub(crate) fn read(&self, born: Instant, now: Instant) -> Measured {
+    /// All of it, with what the peak is now.
+    pub(crate) fn read(&self, peak_s: Option<f32>) -> Measured {
         let time = |seconds: f32| Duration::try_from_secs_f32(seconds).unwrap_or_default();
         Measured {
             first_byte: self.first_byte_s.get().map(time),
-            peak_first_byte: self.peak_s(born, now).map(time),
+            peak_first_byte: peak_s.map(time),
             prefill_tokens_per_s: self.prefill_tokens_per_s(),
             chunk_interval: self.chunk_s.get().map(time),
             answers: self.answers.load(Ordering::Relaxed),
         }
     }
-}
-
-fn millis(born: Instant, now: Instant) -> u32 {
-    // After 49 days the peak's age is wrong once, which the next answer mends.
-    now.saturating_duration_since(born).as_millis() as u32
-}
-
-fn elapsed_s(peak: u64, at: u32) -> f32 {
-    let then = (peak >> 32) as u32;
-    at.saturating_sub(then) as f32 / 1000.0
-}
-
-fn decayed(peak: u64, at: u32) -> f32 {
-    let value = f32::from_bits(peak as u32);
-    value * (-elapsed_s(peak, at) / Measured::DECAY.as_secs_f32()).exp()
 }
 
 /// A moving mean without a lock; 0 bits are "nothing yet".
@@ -220,62 +186,60 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn peaks_jump_up_and_fall_slowly() {
-        let (born, meter) = (Instant::now(), Meter::new());
-        assert_eq!(meter.read(born, born), Measured::default());
-        meter.add(sample(0.5), 1.0, born, born);
-        meter.add(sample(2.0), 1.0, born, born);
-        meter.add(sample(0.5), 1.0, born, born);
-        let now = meter.read(born, born);
+    #[test]
+    fn newer_answers_count_for_more() {
+        let meter = Meter::new();
+        assert_eq!(meter.read(None), Measured::default());
+        meter.add(sample(0.5), 1.0);
+        meter.add(sample(2.0), 1.0);
+        meter.add(sample(0.5), 1.0);
+        let now = meter.read(Some(2.0));
         assert_eq!(now.peak_first_byte, Some(Duration::from_secs(2)));
         assert_eq!(now.chunk_interval, Some(Duration::from_secs_f32(0.1)));
         assert!(now.first_byte.unwrap() < Duration::from_secs(1));
-        let later = meter.read(born, born + Measured::DECAY).peak_first_byte.unwrap();
-        assert!((later.as_secs_f32() - 2.0 / std::f32::consts::E).abs() < 1e-3, "{later:?}");
         assert_eq!(now.answers, 3);
-        let speed = meter.speed(born, born + Duration::from_secs(9));
+        let speed = meter.speed(9.0);
         assert_eq!((speed.chunk_alone_s, speed.age_s), (Some(0.1), 9.0));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_short_prompt_does_not_pass_for_slow_reading() {
-        let (born, meter) = (Instant::now(), Meter::new());
+    #[test]
+    fn a_short_prompt_does_not_pass_for_slow_reading() {
+        let meter = Meter::new();
         // 1,000 tokens a second, and 100 ms for anything.
         for prefill_tokens in [10, 5_000, 10, 5_000] {
             let first_byte = Duration::from_millis(100 + prefill_tokens);
-            meter.add(Sample { first_byte, prefill_tokens, ..sample(0.0) }, 1.0, born, born);
+            meter.add(Sample { first_byte, prefill_tokens, ..sample(0.0) }, 1.0);
         }
-        let speed = meter.read(born, born).prefill_tokens_per_s.unwrap();
+        let speed = meter.read(None).prefill_tokens_per_s.unwrap();
         assert!((850.0..1_000.0).contains(&speed), "{speed}");
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn delays_that_come_and_go_are_not_the_runners_own() {
-        let (born, meter) = (Instant::now(), Meter::new());
+    #[test]
+    fn delays_that_come_and_go_are_not_the_runners_own() {
+        let meter = Meter::new();
         for turn in 0..200 {
             // Every other answer is held up to five times its time.
             let streaming = Duration::from_secs(if turn % 2 == 0 { 1 } else { 5 });
-            meter.add(Sample { streaming, ..sample(0.5) }, 1.0, born, born);
+            meter.add(Sample { streaming, ..sample(0.5) }, 1.0);
         }
-        let alone = meter.speed(born, born).chunk_alone_s.unwrap();
+        let alone = meter.speed(0.0).chunk_alone_s.unwrap();
         assert!((0.1..0.16).contains(&alone), "{alone}");
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn what_comes_in_one_piece_tells_nothing_of_reading_and_writing() {
-        let (born, meter) = (Instant::now(), Meter::new());
-        meter.add(Sample { streamed: false, ..sample(8.0) }, 1.0, born, born);
-        let speed = meter.speed(born, born);
+    #[test]
+    fn what_comes_in_one_piece_tells_nothing_of_reading_and_writing() {
+        let meter = Meter::new();
+        meter.add(Sample { streamed: false, ..sample(8.0) }, 1.0);
+        let speed = meter.speed(0.0);
         assert_eq!((speed.prefill_tokens_per_s, speed.chunk_alone_s), (None, None));
-        assert_eq!(meter.read(born, born).first_byte, Some(Duration::from_secs(8)));
+        assert_eq!(meter.read(None).first_byte, Some(Duration::from_secs(8)));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn what_company_cost_is_taken_out() {
-        let (born, meter) = (Instant::now(), Meter::new());
-        meter.add(sample(0.5), 2.0, born, born);
-        assert_eq!(meter.speed(born, born).chunk_alone_s, Some(0.05));
-        assert_eq!(meter.read(born, born).chunk_interval, Some(Duration::from_secs_f32(0.1)));
+    #[test]
+    fn what_company_cost_is_taken_out() {
+        let meter = Meter::new();
+        meter.add(sample(0.5), 2.0);
+        assert_eq!(meter.speed(0.0).chunk_alone_s, Some(0.05));
+        assert_eq!(meter.read(None).chunk_interval, Some(Duration::from_secs_f32(0.1)));
     }
 }

@@ -9,6 +9,7 @@ mod live;
 mod loads;
 mod measured;
 mod orders;
+mod peak;
 mod price;
 mod reservation;
 mod resources;
@@ -30,10 +31,11 @@ use std::sync::{Arc, Weak};
 
 use tokio::time::Instant;
 
-pub(crate) use board::{ASSUMED_SLOTS, Board, Sign};
+pub(crate) use board::{ASSUMED_SLOTS, Board, Look, Sign};
+use board::{Spot, Take};
 pub use live::Load;
 pub(crate) use live::{Live, wait_for};
-pub(crate) use loads::{Glance, Least, Loads};
+pub(crate) use loads::Least;
 pub use measured::Measured;
 pub(crate) use measured::{Sample, Speed};
 pub use orders::ModelChange;
@@ -54,7 +56,7 @@ use reservation::Booking;
 use usage::Usage;
 
 use crate::bell::Bell;
-use crate::health::{Admitted, HealthPolicy, Standing};
+use crate::health::{Admitted, HealthPolicy, Probe, Standing};
 use crate::link::RunnerLink;
 use crate::names::{ModelId, RunnerId, RunnerKey};
 use crate::router::Requirements;
@@ -70,7 +72,14 @@ pub(crate) struct Place {
 /// counters that every snapshot of the same registration shares.
 ///
 /// Description and status never change inside a `Runner`: a change makes a new one in a new snapshot.
+// In this order, so that what a pick needs lies beside the reference counts, in one cache line: in a large fleet
+// the lines that a pick must fetch are most of what it costs.
+#[repr(C)]
 pub struct Runner {
+    hot: Hot,
+    live: Arc<Live>,
+    /// One for each model of the status, in its order.
+    usage: Vec<Arc<Usage>>,
     key: RunnerKey,
     id_header: http::HeaderValue,
     /// Of the id, for consistent hashing.
@@ -79,9 +88,6 @@ pub struct Runner {
     spec: Arc<RunnerSpec>,
     status: RunnerStatus,
     link: Arc<dyn RunnerLink>,
-    live: Arc<Live>,
-    /// One for each model of the status, in its order.
-    usage: Vec<Arc<Usage>>,
     /// Those of models that the runner lists no more, as long as somebody uses them.
     past_usage: Vec<(ModelId, Weak<Usage>)>,
     /// What is known of models beside what the runner says. Mostly empty.
@@ -89,6 +95,31 @@ pub struct Runner {
     /// The states of models in the runner's own words, in the order of the status; empty if there are no
     /// orders: then they are what the status says.
     reported: Vec<ModelState>,
+}
+
+/// What every pick needs of a runner.
+#[repr(C)]
+struct Hot {
+    spot: Spot,
+    bell: Arc<Bell>,
+    /// The first of [`Runner::usage`]: most runners have one model.
+    usage: Option<Arc<Usage>>,
+    is_operational: bool,
+}
+
+impl Hot {
+    fn new(spot: &Spot, bell: &Arc<Bell>, status: &RunnerStatus, usage: &[Arc<Usage>]) -> Self {
+        Self {
+            spot: spot.clone(),
+            bell: bell.clone(),
+            usage: usage.first().cloned(),
+            is_operational: status.health.is_operational(),
+        }
+    }
+
+    fn under(&self, status: &RunnerStatus, usage: &[Arc<Usage>]) -> Self {
+        Self::new(&self.spot, &self.bell, status, usage)
+    }
 }
 
 impl Runner {
@@ -101,12 +132,14 @@ impl Runner {
     ) -> Self {
         let live = Arc::new(Live::new(spec.slots, place));
         live.report(status.load, &status.resources);
-        let usage = status.models.iter().map(|_| Arc::new(Usage::new())).collect();
+        let usage: Vec<_> = status.models.iter().map(|_| Arc::new(Usage::new())).collect();
         let id_header = http::HeaderValue::from_bytes(key.id.as_str().as_bytes())
             .unwrap_or(http::HeaderValue::from_static("unprintable"));
         let id_hash = stable_hash(key.id.as_str().as_bytes());
         let price = spec.price.filter(Price::is_sound).or_else(|| Price::from_labels(&spec.labels));
+        let hot = Hot::new(live.seat().spot(), &place.bell, &status, &usage);
         Self {
+            hot,
             key,
             id_header,
             id_hash,
@@ -201,7 +234,7 @@ impl Runner {
 
     /// Whether new requests may go to it at all: it says it is operational, and it is not draining.
     pub fn is_available(&self) -> bool {
-        self.status.health.is_operational() && !self.live.is_draining()
+        self.hot.is_operational && !self.hot.spot.is_closed()
     }
 
     /// When this registration joined.
@@ -226,12 +259,12 @@ impl Runner {
 
     /// How fast it has proved to be.
     pub fn measured(&self) -> Measured {
-        self.live.meter().read(self.live.born(), Instant::now())
+        self.live.meter().read(self.peak_first_byte_s(Instant::now()))
     }
 
     /// The peak of its time to first byte, in seconds, as [`Measured::peak_first_byte`]; one read.
     pub fn peak_first_byte_s(&self, now: Instant) -> Option<f32> {
-        self.live.meter().peak_s(self.live.born(), now)
+        self.hot.spot.peak_s(now)
     }
 
     /// Its time between two chunks of an answer, in seconds, as [`Measured::chunk_interval`]; one read.
@@ -243,11 +276,12 @@ impl Runner {
         let now = Instant::now();
         // Those beside it when it ends stand for those that were beside it while it ran.
         let slowdown = self.load_at(now).slowdown(1);
-        self.live.meter().add(sample, slowdown, self.live.born(), now);
+        self.live.meter().add(sample, slowdown);
+        self.hot.spot.add_peak(sample.first_byte, now);
     }
 
     pub(crate) fn speed(&self, now: Instant) -> Speed {
-        self.live.meter().speed(self.live.born(), now)
+        self.live.meter().speed(self.hot.spot.measured_ago_s(now))
     }
 
     /// What is free of its machine: as it last reported, less what was promised to requests of ours since.
@@ -267,41 +301,96 @@ impl Runner {
 
     /// As [`Runner::try_reserve`], and counts what the request is known to need: its tokens, its model and
     /// its resources. `None` too if the resources are not free.
-    #[inline]
     pub fn try_reserve_for(self: &Arc<Self>, requirements: &Requirements) -> Option<Reservation> {
-        let workload = &requirements.workload;
         let model = requirements.model.as_ref().and_then(|name| self.model_at(name.as_str()));
+        self.try_reserve_with(requirements, model.and_then(|at| u32::try_from(at).ok()))
+    }
+
+    /// The same, by one who knows the place of the request's model in the runner's status.
+    #[inline]
+    pub(crate) fn try_reserve_with(
+        self: &Arc<Self>,
+        requirements: &Requirements,
+        model: Option<u32>,
+    ) -> Option<Reservation> {
+        let workload = &requirements.workload;
         self.reserve(Booking {
             tokens: workload.tokens(),
             prefill_tokens: workload.prompt_tokens.unwrap_or(0),
             resources: requirements.resources,
-            model: model.and_then(|at| u32::try_from(at).ok()),
+            model,
         })
     }
 
     #[inline]
     fn reserve(self: &Arc<Self>, booking: Booking) -> Option<Reservation> {
-        // The model before the slot: nobody who waits for a slot is told of one that was taken in vain.
-        if !self.is_available() || !booking.begin(self) {
+        if !self.hot.is_operational || self.hot.spot.look().is_none() {
             return None;
         }
-        let conduct = self.live.conduct();
-        let Some(admitted) = conduct.admit(Instant::now) else {
+        // The slot last: nobody who waits for a slot is told of one that was taken in vain.
+        if !booking.begin(self) {
+            return None;
+        }
+        if !booking.is_plain() && !self.live.book(&booking) {
             booking.undo(self);
             return None;
+        }
+        let taken = match self.hot.spot.take() {
+            Take::Taken => Some(None),
+            Take::Shut => None,
+            Take::Reluctant => self.take_if_admitted(),
         };
-        let mut probe = match admitted {
-            Admitted::Freely => None,
-            Admitted::Probing(probe) => Some(probe),
-        };
-        if !self.live.take(&booking) {
-            if let Some(probe) = &mut probe {
-                conduct.give_back(probe);
+        let Some(probe) = taken else {
+            if !booking.is_plain() {
+                self.live.unbook(&booking);
             }
             booking.undo(self);
             return None;
-        }
+        };
         Some(Reservation::new(self.clone(), booking, probe))
+    }
+
+    /// A slot, if the breaker lets the request in, and the place of a probe that it may take.
+    #[cold]
+    fn take_if_admitted(&self) -> Option<Option<Probe>> {
+        let mut probe = match self.live.conduct().admit(Instant::now)? {
+            Admitted::Freely => None,
+            Admitted::Probing(probe) => Some(probe),
+        };
+        if self.hot.spot.take_anyway() {
+            return Some(probe);
+        }
+        if let Some(probe) = &mut probe {
+            self.live.conduct().give_back(probe);
+        }
+        None
+    }
+
+    fn give_back(self: &Arc<Self>, booking: &Booking) {
+        if !booking.is_plain() {
+            self.live.unbook(booking);
+        }
+        let was_last = self.hot.spot.give_back();
+        self.hot.bell.slot_freed(self);
+        if was_last && self.hot.bell.is_idle_awaited() {
+            self.live.became_idle();
+        }
+    }
+
+    /// Whether nothing is the matter with it: otherwise its conduct says more.
+    #[inline]
+    pub(crate) fn is_ordinary(&self) -> bool {
+        self.hot.spot.is_ordinary()
+    }
+
+    /// What a choice by load looks at; `None` if it is full or takes nothing new.
+    #[inline]
+    pub(crate) fn look(&self) -> Option<Look> {
+        self.hot.spot.look()
+    }
+
+    pub(crate) fn bell(&self) -> &Arc<Bell> {
+        &self.hot.bell
     }
 
     /// What its conduct has earned it under a policy: see [`Dispatcher::standing`](crate::Dispatcher::standing).
@@ -318,6 +407,7 @@ impl Runner {
 
     /// Waits until nothing is reserved on the runner. Cancel safe.
     pub async fn idle(&self) {
+        let _counted = self.hot.bell.await_idle();
         self.live.idle().await;
     }
 
@@ -329,10 +419,6 @@ impl Runner {
 
     pub(crate) fn live(&self) -> &Live {
         &self.live
-    }
-
-    pub(crate) fn shared_live(&self) -> Arc<Live> {
-        self.live.clone()
     }
 }
 

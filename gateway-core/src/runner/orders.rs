@@ -3,6 +3,8 @@
 
 use std::sync::{Arc, Weak};
 
+use tokio::time::Instant;
+
 use super::usage::Usage;
 use super::{Model, ModelState, Runner, RunnerStatus};
 use crate::names::ModelId;
@@ -184,7 +186,7 @@ impl Runner {
                 None => self.past_usage(&model.id).unwrap_or_else(|| Arc::new(Usage::new())),
             };
             if before.is_none_or(|at| begins_anew(&self.status.models[at].state, &model.state)) {
-                shared.touch();
+                shared.touch(Instant::now());
             }
             // Only now, and not when an unload has ended: somebody who picked from a snapshot of the time
             // before it may still be about to reserve.
@@ -219,6 +221,7 @@ impl Runner {
         reported: Vec<ModelState>,
     ) -> Self {
         Self {
+            hot: self.hot.under(&status, &usage),
             key: self.key.clone(),
             id_header: self.id_header.clone(),
             id_hash: self.id_hash,

@@ -1,6 +1,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::usage::Usage;
 use super::{Resources, Runner};
 use crate::health::Probe;
@@ -17,8 +19,17 @@ pub(crate) struct Booking {
 }
 
 impl Booking {
+    /// Whether nothing is counted but the slot and the use of the model.
+    #[inline]
+    pub(super) fn is_plain(&self) -> bool {
+        self.tokens == 0 && self.prefill_tokens == 0 && self.resources.is_none()
+    }
+
     fn usage<'r>(&self, runner: &'r Runner) -> Option<&'r Usage> {
-        runner.usage.get(self.model? as usize).map(|usage| &**usage)
+        match self.model? {
+            0 => runner.hot.usage.as_deref(),
+            model => runner.usage.get(model as usize).map(|usage| &**usage),
+        }
     }
 
     /// Counts the request among those that use its model; `false` while that must not be used.
@@ -107,6 +118,14 @@ impl Reservation {
         self.runner.live().prefilled(std::mem::take(&mut self.booking.prefill_tokens));
     }
 
+    /// Says that the request has used the runner's model until now: an idle model is unloaded some time after
+    /// that. The dispatcher says it of every request; a reservation that is dropped without a word was not used.
+    pub fn used(&self, now: Instant) {
+        if let Some(usage) = self.booking.usage(&self.runner) {
+            usage.touch(now);
+        }
+    }
+
     pub(crate) fn probe(&mut self) -> Option<&mut Probe> {
         self.probe.as_mut()
     }
@@ -118,8 +137,7 @@ impl Drop for Reservation {
             self.runner.live().conduct().give_back(probe);
         }
         self.booking.end(&self.runner);
-        self.runner.live().give_back(&self.booking);
-        self.runner.live().bell().slot_freed(&self.runner);
+        self.runner.give_back(&self.booking);
     }
 }
 

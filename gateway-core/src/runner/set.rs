@@ -15,12 +15,15 @@ use super::turns::{Tick, Turns};
 use super::typical::{self, Typical};
 use crate::balance::MeanShare;
 use crate::balance::ring::Ring;
-use crate::names::RunnerKey;
+use crate::names::{ModelId, RunnerKey};
 
 /// Runners in a row. Never changes. What strategies need to find one of them quickly is made at the first
 /// use, once for each change of the fleet, and shared by all requests until the next.
 pub struct RunnerSet {
     runners: Vec<Arc<Runner>>,
+    /// If the set is of those that know a model: its name, and where in each one's status it is.
+    model: Option<ModelId>,
+    model_at: Vec<u32>,
     loads: OnceLock<Loads>,
     turns: OnceLock<Turns>,
     /// Those who go round go on where they are when the set changes.
@@ -29,6 +32,9 @@ pub struct RunnerSet {
     typical: typical::Cached,
     ring: OnceLock<Ring>,
     mean: CachedMean,
+    made: Instant,
+    /// When reports were last looked through for stale ones, in seconds since `made`.
+    swept: AtomicU64,
 }
 
 impl RunnerSet {
@@ -36,6 +42,8 @@ impl RunnerSet {
     pub fn new(runners: Vec<Arc<Runner>>) -> Self {
         Self {
             runners,
+            model: None,
+            model_at: Vec::new(),
             loads: OnceLock::new(),
             turns: OnceLock::new(),
             round: Tick::default(),
@@ -43,16 +51,36 @@ impl RunnerSet {
             typical: typical::Cached::new(),
             ring: OnceLock::new(),
             mean: CachedMean::default(),
+            made: Instant::now(),
+            swept: AtomicU64::new(0),
         }
     }
 
+    /// An empty set of runners that know a model.
+    pub(crate) fn knowing(model: &ModelId) -> Self {
+        Self { model: Some(model.clone()), ..Self::default() }
+    }
+
     /// The set that comes after this one.
-    fn next(&self, runners: Vec<Arc<Runner>>) -> Self {
-        Self { round: self.round.clone(), weighted_round: self.weighted_round.clone(), ..Self::new(runners) }
+    fn next(&self, runners: Vec<Arc<Runner>>, model_at: Vec<u32>) -> Self {
+        Self {
+            model: self.model.clone(),
+            model_at,
+            round: self.round.clone(),
+            weighted_round: self.weighted_round.clone(),
+            ..Self::new(runners)
+        }
     }
 
     pub(crate) fn without(&self, key: &RunnerKey) -> Self {
-        self.next(self.runners.iter().filter(|runner| runner.key() != key).cloned().collect())
+        let mut next = self.clone();
+        if let Some(at) = self.runners.iter().position(|runner| runner.key() == key) {
+            next.runners.remove(at);
+            if at < next.model_at.len() {
+                next.model_at.remove(at);
+            }
+        }
+        next
     }
 
     pub(crate) fn with(&self, runner: &Arc<Runner>) -> Self {
@@ -60,11 +88,27 @@ impl RunnerSet {
     }
 
     pub(crate) fn with_at(&self, at: usize, runner: Arc<Runner>) -> Self {
+        let mut model_at = self.model_at.clone();
+        let place = self.model.as_ref().and_then(|model| runner.model_at(model.as_str()));
+        // A runner without the model cannot be here; if it were, nobody after it would have a place.
+        if let Some(place) = place.and_then(|place| u32::try_from(place).ok())
+            && at <= model_at.len()
+        {
+            model_at.insert(at, place);
+        } else {
+            model_at.truncate(at);
+        }
         let mut runners = Vec::with_capacity(self.runners.len() + 1);
         runners.extend_from_slice(&self.runners[..at]);
         runners.push(runner);
         runners.extend_from_slice(&self.runners[at..]);
-        self.next(runners)
+        self.next(runners, model_at)
+    }
+
+    /// Where in a runner's status the model of that name is, if the set is of those that know it.
+    #[inline]
+    pub(crate) fn model_at(&self, at: usize, name: &ModelId) -> Option<u32> {
+        self.model_at.get(at).copied().filter(|_| self.model.as_ref() == Some(name))
     }
 
     /// The number of the next turn when all have the same.
@@ -110,6 +154,22 @@ impl RunnerSet {
         mean
     }
 
+    /// Takes stale reports off the board, at most once a second: a word does not age by itself.
+    #[inline]
+    pub(crate) fn sweep(&self, now: Instant) {
+        let second = now.saturating_duration_since(self.made).as_secs();
+        if second > self.swept.load(Ordering::Relaxed) {
+            self.sweep_at(second, now);
+        }
+    }
+
+    #[cold]
+    fn sweep_at(&self, second: u64, now: Instant) {
+        if self.swept.fetch_max(second, Ordering::Relaxed) < second {
+            self.runners.iter().for_each(|runner| runner.live().expire_report(now));
+        }
+    }
+
     /// The words of the board that belong to these runners.
     #[inline]
     pub(crate) fn loads(&self) -> &Loads {
@@ -143,7 +203,7 @@ impl Default for RunnerSet {
 impl Clone for RunnerSet {
     fn clone(&self) -> Self {
         // The clone is about to change.
-        self.next(self.runners.clone())
+        self.next(self.runners.clone(), self.model_at.clone())
     }
 }
 

@@ -20,7 +20,7 @@ const COUNT: u64 = (1 << COUNT_BITS) - 1;
 pub(crate) const MOST: u32 = COUNT as u32;
 
 /// The share of one request on a runner with a single slot. A runner with more slots adds a fraction of it.
-const WHOLE: u64 = 1 << 30;
+const WHOLE: u32 = 1 << 30;
 /// What others' requests add to the share at most: 16,384 times all slots. With it and with as many requests
 /// of ours as can be counted, the share stays clear of the flags, also while one report replaces another.
 const MOST_FOREIGN: u64 = 1 << 44;
@@ -33,23 +33,29 @@ pub(crate) struct Slots {
 /// How much one request is on a runner.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Unit {
-    share: u64,
+    share: u32,
 }
 
 impl Unit {
     /// On a runner with so many slots, at least 1.
     pub(crate) fn of(slots: u32) -> Self {
-        let slots = u64::from(slots.max(1));
-        Self { share: ((WHOLE + slots / 2) / slots).max(1) }
+        let slots = slots.max(1);
+        Self { share: (WHOLE.saturating_add(slots / 2) / slots).max(1) }
     }
 
     #[inline]
     fn one(self) -> u64 {
-        self.share << COUNT_BITS | 1
+        u64::from(self.share) << COUNT_BITS | 1
+    }
+
+    /// How many requests, of whomever, make up the share of a word.
+    #[inline]
+    pub(crate) fn requests(self, word: u64) -> u64 {
+        ((word & !(CLOSED | RELUCTANT)) >> COUNT_BITS) / u64::from(self.share)
     }
 
     fn others(self, requests: u32) -> u64 {
-        u64::from(requests).saturating_mul(self.share).min(MOST_FOREIGN) << COUNT_BITS
+        (u64::from(requests) * u64::from(self.share)).min(MOST_FOREIGN) << COUNT_BITS
     }
 }
 
@@ -64,12 +70,12 @@ impl Slots {
         self.word.swap(if open { 0 } else { CLOSED }, Ordering::SeqCst)
     }
 
-    /// Takes one if they are not closed and fewer than `limit` are taken.
+    /// Takes one if they have none of these flags and fewer than `limit`, at most [`MOST`], are taken. If not,
+    /// the word as it was.
     #[inline]
-    pub(crate) fn take(&self, unit: Unit, limit: u32) -> bool {
-        let next =
-            |word: u64| (word & CLOSED == 0 && taken(word) < limit.min(MOST)).then(|| word + unit.one());
-        self.word.fetch_update(Ordering::SeqCst, Ordering::Relaxed, next).is_ok()
+    pub(crate) fn take(&self, unit: Unit, limit: u32, unless: u64) -> Result<(), u64> {
+        let next = |word: u64| (word & unless == 0 && taken(word) < limit).then(|| word + unit.one());
+        self.word.fetch_update(Ordering::SeqCst, Ordering::Relaxed, next).map(drop)
     }
 
     /// Gives one back. Whether it was the last.
@@ -130,4 +136,4 @@ pub(crate) fn comparable(word: u64) -> u64 {
 }
 
 /// What [`comparable`] makes of all slots.
-pub(crate) const ALL: u64 = WHOLE >> 13;
+pub(crate) const ALL: u32 = WHOLE >> 13;
