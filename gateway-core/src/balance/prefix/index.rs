@@ -192,7 +192,10 @@ impl PrefixIndex {
         let mut victim: Option<(&AtomicU64, u64, u32)> = None;
         for step in 0..Self::CHAIN {
             let mut alike = 0;
-            for slot in self.bucket(place, step) {
+            let bucket = self.bucket(place, step);
+            for way in 0..WAYS {
+                // From another place for every block, so that of entries of one age each goes as often.
+                let slot = &bucket[(way + place.tag as usize) % WAYS];
                 let word = slot.load(Ordering::Relaxed);
                 let entry = Entry::unpack(word);
                 if let Some(entry) = entry.filter(|entry| entry.tag == place.tag) {
@@ -246,14 +249,221 @@ impl PrefixIndex {
                     let Some(entry) = entry.filter(|entry| entry.tag == place.tag) else { continue };
                     alike += 1;
                     if entry.runner == runner && entry.pending {
-                        self.caches.get(runner).forget(entry.stamp, prompt.tokens_per_block);
-                        let _ = slot.compare_exchange(word, 0, Ordering::Relaxed, Ordering::Relaxed);
+                        let cache = self.caches.get(runner);
+                        cache.forget(entry.stamp, prompt.tokens_per_block);
+                        // Not emptied: other holders of the block may be behind it.
+                        self.put(slot, word, Entry { stamp: cache.dead(), ..entry });
                         break 'chain;
                     }
                 }
                 if alike < WAYS {
                     break;
                 }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, HashMap};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn prompt(hashes: &[u64]) -> Prompt<'_> {
+        Prompt { hashes, tokens_per_block: 1, salt: 0 }
+    }
+
+    fn found(index: &PrefixIndex, hashes: &[u64]) -> BTreeMap<u16, u32> {
+        index.holders(&prompt(hashes)).iter().collect()
+    }
+
+    /// Prompts that share beginnings: a path in a tree, as hashes of what was walked so far.
+    fn path(turns: &[u8]) -> Vec<u64> {
+        let step = |hash: &mut u64, turn: &u8| {
+            *hash = mix(*hash ^ u64::from(*turn));
+            Some(*hash)
+        };
+        turns.iter().scan(1, step).collect()
+    }
+
+    #[test]
+    fn entries_survive_packing() {
+        let most =
+            Entry { tag: (1 << Entry::TAG_BITS) - 1, runner: u16::MAX, stamp: (1 << 23) - 1, pending: true };
+        let least = Entry { tag: 0, runner: 0, stamp: 1, pending: false };
+        for entry in [most, least, Entry { pending: false, ..most }, Entry { runner: 77, tag: 5, ..least }] {
+            assert_eq!(Entry::unpack(entry.pack()), Some(entry));
+        }
+        assert_eq!(Entry::unpack(0), None);
+    }
+
+    #[test]
+    fn holders_are_told_by_how_much_they_have() {
+        let index = PrefixIndex::new(1 << 12, 10_000);
+        let (long, short, other) = (path(&[1, 2, 3, 4, 5, 6]), path(&[1, 2, 3]), path(&[1, 9, 9]));
+        index.record(&prompt(&long), 3, false);
+        index.record(&prompt(&short), 5, true);
+        index.record(&prompt(&other), 700, false);
+        assert_eq!(found(&index, &long), [(3, 6), (5, 3), (700, 1)].into());
+        assert_eq!(found(&index, &other), [(3, 1), (5, 1), (700, 3)].into());
+        assert_eq!(found(&index, &path(&[2, 2])), [].into());
+        let salted = Prompt { salt: 9, ..prompt(&long) };
+        assert_eq!(index.holders(&salted).iter().count(), 0, "another model's cache is of no use");
+    }
+
+    #[test]
+    fn what_was_never_sent_is_taken_back_and_what_was_read_stays() {
+        let index = PrefixIndex::new(1 << 12, 10_000);
+        let (before, after) = (path(&[1, 2]), path(&[1, 2, 3, 4]));
+        index.record(&prompt(&before), 1, true);
+        index.record(&prompt(&before), 1, false);
+        index.record(&prompt(&after), 1, true);
+        assert_eq!(found(&index, &after), [(1, 4)].into());
+        index.take_back(&prompt(&after), 1);
+        assert_eq!(found(&index, &after), [(1, 2)].into());
+    }
+
+    #[test]
+    fn who_has_left_is_forgotten_and_its_number_starts_cold() {
+        let index = PrefixIndex::new(1 << 12, 10_000);
+        let blocks = path(&[1, 2, 3]);
+        index.record(&prompt(&blocks), 1, false);
+        index.record(&prompt(&blocks), 2, false);
+        index.renumbered(1);
+        assert_eq!(found(&index, &blocks), [(2, 3)].into());
+        index.record(&prompt(&blocks[..1]), 1, false);
+        assert_eq!(found(&index, &blocks), [(1, 1), (2, 3)].into());
+    }
+
+    #[test]
+    fn a_runner_holds_no_more_than_its_cache() {
+        let index = PrefixIndex::new(1 << 14, 1_000);
+        for turn in 0..50 {
+            index.record(&prompt(&path(&[turn; 100])), 1, false);
+        }
+        let held: u32 =
+            (0..50).map(|turn| found(&index, &path(&[turn; 100])).get(&1).copied().unwrap_or(0)).sum();
+        assert!((950..=1_050).contains(&held), "{held} of 1,000");
+        // The latest are there to the end, the oldest are gone from the end.
+        assert_eq!(found(&index, &path(&[49; 100])), [(1, 100)].into());
+        assert_eq!(found(&index, &path(&[0; 100])), [].into());
+    }
+
+    #[test]
+    fn what_everybody_has_is_known_of_everybody() {
+        let index = PrefixIndex::new(1 << 12, 10_000);
+        let common = path(&[1, 2, 3]);
+        for runner in 0..Holders::MOST as u16 {
+            index.record(&prompt(&common), runner, false);
+        }
+        assert_eq!(found(&index, &common).len(), Holders::MOST);
+        // More are not told apart, and do no harm.
+        for runner in 0..1_000 {
+            index.record(&prompt(&common), runner, false);
+        }
+        assert_eq!(found(&index, &common).len(), Holders::MOST);
+    }
+
+    #[test]
+    fn memory_is_what_was_asked_for() {
+        let index = PrefixIndex::new(1 << 16, 1_000);
+        let empty = index.memory();
+        for seed in 0..20_000_u64 {
+            let blocks: Vec<u64> = (0..20).map(|block| mix(seed * 20 + block)).collect();
+            index.record(&prompt(&blocks), (seed % 100) as u16, seed % 2 == 0);
+        }
+        assert_eq!(size_of_val(&*index.buckets), 8 << 16);
+        assert_eq!(size_of::<Bucket>(), 64);
+        // Two steps of runners, however much was recorded.
+        assert!(index.memory() - empty <= 2 * 64 * 560, "{}", index.memory() - empty);
+        assert_eq!(size_of_val(&*PrefixIndex::new(1_000, 1).buckets), 8 << 10);
+    }
+
+    #[test]
+    fn when_there_is_no_room_the_latest_are_known_best() {
+        // 1,024 entries, 100 prompts of 40 blocks.
+        let index = PrefixIndex::new(1 << 10, 100_000);
+        for turn in 0..100 {
+            index.record(&prompt(&path(&[turn; 40])), u16::from(turn % 4), false);
+        }
+        let known = |turn| found(&index, &path(&[turn; 40])).values().sum::<u32>();
+        let (old, new): (u32, u32) = ((0..60).map(known).sum(), (90..100).map(known).sum());
+        assert!(new > 280 && old < 300, "{old}, {new}");
+    }
+
+    #[test]
+    fn many_threads_do_no_harm() {
+        let index = PrefixIndex::new(1 << 8, 200);
+        std::thread::scope(|scope| {
+            for thread in 0..4_u16 {
+                let index = &index;
+                scope.spawn(move || {
+                    let mut random = fastrand::Rng::with_seed(u64::from(thread));
+                    for _ in 0..5_000 {
+                        let turns: Vec<u8> = (0..random.usize(1..20)).map(|_| random.u8(..3)).collect();
+                        let (blocks, runner) = (path(&turns), random.u16(..6));
+                        match random.u8(..10) {
+                            0 => index.take_back(&prompt(&blocks), runner),
+                            1 => index.renumbered(runner),
+                            n => index.record(&prompt(&blocks), runner, n % 2 == 0),
+                        }
+                        let most = blocks.len() as u32;
+                        assert!(index.holders(&prompt(&blocks)).iter().all(|(n, has)| n < 6 && has <= most));
+                    }
+                });
+            }
+        });
+    }
+
+    proptest! {
+        /// With room enough it knows exactly what a map of everything knows.
+        #[test]
+        fn agrees_with_a_map(
+            ops in proptest::collection::vec((0..4_u16, proptest::collection::vec(0..3_u8, 1..10), 0..12_u8), 1..60),
+        ) {
+            let index = PrefixIndex::new(1 << 20, 1 << 20);
+            // Block and runner, and whether it is proved.
+            let mut map: HashMap<(u64, u16), bool> = HashMap::new();
+            for (runner, turns, op) in ops {
+                let blocks = path(&turns);
+                match op {
+                    0 => {
+                        index.renumbered(runner);
+                        map.retain(|(_, holder), _| *holder != runner);
+                    }
+                    1 | 2 => {
+                        index.take_back(&prompt(&blocks), runner);
+                        for block in &blocks {
+                            if map.get(&(*block, runner)) == Some(&false) {
+                                map.remove(&(*block, runner));
+                            }
+                        }
+                    }
+                    op => {
+                        index.record(&prompt(&blocks), runner, op % 2 == 0);
+                        for block in &blocks {
+                            *map.entry((*block, runner)).or_default() |= op % 2 == 1;
+                        }
+                    }
+                }
+                let mut expected = BTreeMap::new();
+                let mut missed = 0;
+                for (depth, block) in (1..).zip(&blocks) {
+                    missed += 1;
+                    for holder in 0..4 {
+                        if map.contains_key(&(*block, holder)) {
+                            expected.insert(holder, depth);
+                            missed = 0;
+                        }
+                    }
+                    if missed == PrefixIndex::GAP {
+                        break;
+                    }
+                }
+                prop_assert_eq!(found(&index, &blocks), expected);
             }
         }
     }
