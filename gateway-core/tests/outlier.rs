@@ -39,8 +39,14 @@ impl Setup {
     }
 }
 
+/// Three times as slow is too slow.
+fn strict() -> HealthPolicy {
+    let outliers = OutlierPolicy { times_median: 3.0, ..OutlierPolicy::default() };
+    HealthPolicy { outliers: Some(outliers), ..HealthPolicy::default() }
+}
+
 fn same(builder: DispatcherBuilder) -> DispatcherBuilder {
-    builder
+    builder.health(strict())
 }
 
 #[tokio::test(start_paused = true)]
@@ -116,7 +122,7 @@ async fn the_last_ones_serve_whatever_is_thought_of_them() {
 
 #[tokio::test(start_paused = true)]
 async fn few_peers_are_not_compared_and_off_is_off() {
-    for (peers, outliers) in [(4, Some(OutlierPolicy::default())), (6, None)] {
+    for (peers, outliers) in [(4, strict().outliers), (6, None)] {
         let mut engines = vec![taking(MS * 900)];
         engines.extend((1..peers).map(|_| taking(MS * 100)));
         let health = HealthPolicy { outliers, ..HealthPolicy::default() };
