@@ -70,7 +70,7 @@ def test_heartbeats_are_taken(gateway: Gateway, engine: Engine) -> None:
 
 
 def test_it_loads_a_model_and_serves_by_dial_back(gateway: Gateway, runner: WireRunner) -> None:
-    assert ask(gateway).status in (404, 503), "nothing is loaded yet"
+    assert gateway.runners()["wire-1"]["loaded_models"] == []
     load(gateway)
     assert runner.commands[-1]["type"] == "load_model" and runner.commands[-1]["model_id"] == "house-model"
     # The answer to the command brought the fresh status: no heartbeat has to be waited for.
@@ -78,6 +78,13 @@ def test_it_loads_a_model_and_serves_by_dial_back(gateway: Gateway, runner: Wire
     assert answer.status == 200, answer
     assert answer.headers["x-backend-used"] == "wire-1"
     assert answer.json == Engine.completion(), "not a field of the answer is lost"
+
+
+def test_the_first_request_has_its_model_loaded(gateway: Gateway, runner: WireRunner) -> None:
+    assert gateway.runners()["wire-1"]["loaded_models"] == []
+    assert ask(gateway).status == 200
+    assert [command["type"] for command in runner.commands].count("load_model") == 1
+    assert gateway.runners()["wire-1"]["loaded_models"] == ["house-model"]
 
 
 def test_the_body_is_passed_on_byte_by_byte_but_for_the_model_s_name(gateway: Gateway, runner: WireRunner) -> None:
@@ -109,7 +116,7 @@ def test_it_unloads_and_says_what_it_cannot_do(gateway: Gateway, runner: WireRun
     load(gateway)
     status, answer = command(gateway, "unload-model", "house-model")
     assert (status, answer["success"]) == (200, True)
-    assert ask(gateway).status == 503
+    assert gateway.runners()["wire-1"]["loaded_models"] == []
     status, answer = command(gateway, "load-model", "strange-model")
     assert answer["success"] is False and "strange-model" in answer["message"]
 
