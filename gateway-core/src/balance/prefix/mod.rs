@@ -40,7 +40,7 @@ use crate::runner::{Reservation, Runner};
 ///
 /// Costs a look at each candidate and one at each block of the prompt, some microseconds for a long prompt and
 /// tens of runners, without a lock or an allocation. Memory: [`PrefixCache::ENTRIES`] entries of 8 bytes, and
-/// some 900 bytes for each runner.
+/// less than a kilobyte and a half for each runner.
 pub struct PrefixCache {
     index: PrefixIndex,
     peers: Numbered<Peer>,
@@ -80,11 +80,11 @@ impl PrefixCache {
     /// 2^20 entries, 8 MiB: one for each block that a runner has. Eight runners with 8,000 blocks each need
     /// 64,000.
     pub const ENTRIES: usize = 1 << 20;
-    /// Tokens that a runner's cache is taken to hold: 8,000 blocks of 512, about what 80 GB of memory leave
-    /// beside a model of 7 to 14 billion parameters.
+    /// Tokens that a runner's cache is taken to hold: 8,000 blocks of 512, the runners of the simulator. Say
+    /// what yours have with [`PrefixCache::new`]: engines print it when they start.
     pub const CACHE_TOKENS: u32 = 8_000 * 512;
     /// How much a token that is not cached counts: once for being read, once for what it drives out of the
-    /// cache. In the simulator 1 had a hit rate lower by a tenth, 3 a longer tail.
+    /// cache. Reasoned so, and the figures above are with it.
     pub const READ_AND_KEPT: f32 = 2.0;
     /// Tokens that every prompt waits for besides: what common engines put into one batch (vLLM's
     /// `max_num_batched_tokens`).
