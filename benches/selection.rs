@@ -11,6 +11,7 @@ use gateway_benches::{fleet, model};
 use gateway_core::{
     Candidates, CapabilityRouter, PromptBlocks, Registry, Requirements, Router, Strategy, Workload,
 };
+use tokio::time::Instant;
 
 fn requests() -> [(&'static str, Requirements); 2] {
     let plain = Requirements::model(model());
@@ -36,6 +37,8 @@ fn selection(criterion: &mut Criterion) {
             });
         });
         let fleet = registry.fleet();
+        // As the dispatcher does: it has read the clock before.
+        let now = Instant::now();
         for (name, requirements) in requests() {
             let pool = CapabilityRouter.pool(&requirements, &fleet);
             let mut group = criterion.benchmark_group(name);
@@ -43,7 +46,7 @@ fn selection(criterion: &mut Criterion) {
                 let balancer = strategy.build();
                 group.bench_function(BenchmarkId::new(balancer.name(), runners), |bencher| {
                     bencher.iter(|| {
-                        let candidates = Candidates::new(pool, &CapabilityRouter, &requirements, &[]);
+                        let candidates = Candidates::new(pool, &CapabilityRouter, &requirements, &[]).at(now);
                         drop(black_box(balancer.pick(&requirements, &candidates)));
                     });
                 });

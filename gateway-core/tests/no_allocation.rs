@@ -69,7 +69,9 @@ fn allocations(
     // What is prepared for a fleet is made by the first who needs it after a change. Some need the board only
     // when they do not find anybody else.
     drop(pick_by(&LeastLoaded::default()));
-    drop(pick_by(balancer));
+    // What is kept of runners is made for some at a time, when the first of them is looked at, and not all are looked at
+    // each time.
+    (0..20).for_each(|_| drop(pick_by(balancer)));
     let counted = allocation_counter::measure(|| {
         for _ in 0..50 {
             drop(pick_by(balancer));

@@ -1,12 +1,8 @@
-use std::sync::Arc;
-
-use tokio::time::Instant;
-
 use super::choice::reserve_whoever;
 use super::mix::mix;
 use super::{Balancer, Candidates, PowerOfTwo};
 use crate::router::Requirements;
-use crate::runner::{ASSUMED_SLOTS, Load, Reservation, Runner};
+use crate::runner::Reservation;
 
 /// How far above the mean a runner's load may be before its keys go on to the next, as a factor.
 ///
@@ -98,27 +94,22 @@ impl Balancer for PrefixAffinity {
 /// The first runner along the ring that stays within its bound.
 fn near(key: u64, reason: &'static str, candidates: &Candidates<'_>) -> Option<Reservation> {
     let set = candidates.set()?;
-    let now = Instant::now();
-    let mean = set.mean_share(now);
+    let most = BOUND * set.mean_share(candidates.now()).with_one_more();
+    let is_within = |at: usize| {
+        let bound = bound(most, candidates.slots(at));
+        candidates.look(at).is_some_and(|look| look.in_flight() < bound)
+    };
     let mut walk = set.ring().walk(mix(key));
     let home = walk.clone().next()?;
     // A ring has some points for each runner; each is passed at most so often.
     let found = walk.by_ref().take(MOST_STEPS).find_map(|at| {
-        let runner = candidates.get(at)?;
-        let load = runner.load_at(now);
-        if load.in_flight >= bound(&load, mean) {
-            return None;
-        }
-        Some((at, candidates.try_reserve(at)?))
+        let reservation = if is_within(at) { candidates.try_reserve(at)? } else { return None };
+        Some((at, reservation))
     });
     let (at, reservation) = match found {
         Some(found) => found,
         // The ring was walked for long enough: whoever is within its bound, and only then whoever has room.
         None => {
-            let is_within = |runner: &Arc<Runner>| {
-                let load = runner.load_at(now);
-                load.in_flight < bound(&load, mean)
-            };
             let within = reserve_whoever(candidates, is_within);
             let reserved = within.or_else(|| reserve_whoever(candidates, |_| true));
             return reserved.map(|reservation| reservation.because("overflow"));
@@ -132,11 +123,10 @@ fn near(key: u64, reason: &'static str, candidates: &Candidates<'_>) -> Option<R
 /// its bound.
 const MOST_STEPS: usize = 64;
 
-/// How many requests of ours a runner may have before one more would be too many: its share of 1.25 times the
-/// mean, the new request included, rounded up so that it is never none.
-fn bound(load: &Load, mean_share: MeanShare) -> u32 {
-    let slots = f64::from(load.slots.map_or(ASSUMED_SLOTS, |slots| slots.get()));
-    (BOUND * mean_share.with_one_more() * slots).ceil() as u32
+/// How many requests of ours a runner with so many slots may have before one more would be too many: `most` of its
+/// slots, the new request included, rounded up so that it is never none.
+fn bound(most: f64, slots: u32) -> u32 {
+    (most * f64::from(slots)).ceil() as u32
 }
 
 /// How much of the slots of a set of runners our own requests use.

@@ -1,5 +1,3 @@
-use tokio::time::Instant;
-
 use super::choice::{reserve_least, share};
 use super::{Balancer, Candidates};
 use crate::router::Requirements;
@@ -53,8 +51,6 @@ impl Balancer for BestFit {
     }
 
     fn pick(&self, requirements: &Requirements, candidates: &Candidates<'_>) -> Option<Reservation> {
-        reserve_least(requirements, candidates, Instant::now(), |runner, load| {
-            Surplus::of(runner, requirements, load)
-        })
+        reserve_least(requirements, candidates, |runner, load| Surplus::of(runner, requirements, load))
     }
 }

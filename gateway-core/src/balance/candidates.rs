@@ -1,4 +1,5 @@
 use std::cell::Cell;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use tokio::time::Instant;
 use crate::health::{BreakerState, HealthPolicy, Reluctance};
 use crate::names::RunnerKey;
 use crate::router::{Pool, Refusal, Requirements, Router};
-use crate::runner::{Least, Live, Look, Reservation, Runner, RunnerSet, Typical};
+use crate::runner::{ASSUMED_SLOTS, Least, Live, Look, Reservation, Runner, RunnerSet, Typical};
 
 /// A runner on which the request was tried in vain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +42,8 @@ pub struct Candidates<'a> {
     leniency: Reluctance,
     /// Whether somebody was passed over for being too reluctant.
     spared: Cell<bool>,
+    /// The clock, read when it is first needed unless somebody has read it before.
+    now: Cell<Option<Instant>>,
 }
 
 impl<'a> Candidates<'a> {
@@ -61,7 +64,21 @@ impl<'a> Candidates<'a> {
             chance: Cell::new(None),
             leniency: Reluctance::None,
             spared: Cell::new(false),
+            now: Cell::new(None),
         }
+    }
+
+    /// With the time that whoever asks has just read: reading the clock is a fifth of what a quick choice costs.
+    pub fn at(self, now: Instant) -> Self {
+        Self { now: Cell::new(Some(now)), ..self }
+    }
+
+    /// The time of the choice.
+    #[inline]
+    pub fn now(&self) -> Instant {
+        let now = self.now.get().unwrap_or_else(Instant::now);
+        self.now.set(Some(now));
+        now
     }
 
     /// Under another policy of who is to be spared than [`HealthPolicy::DEFAULT`].
@@ -131,10 +148,10 @@ impl<'a> Candidates<'a> {
     }
 
     /// A runner with the smallest share of its slots in use, if that can be told without looking at each.
-    pub(crate) fn least(&self, now: Instant) -> Least {
+    pub(crate) fn least(&self) -> Least {
         match self.indexed() {
             Some(set) => {
-                set.sweep(now);
+                set.sweep(self.now());
                 set.loads().least(set, |live| self.is_willing(live))
             }
             None => Least::Unclear,
@@ -143,21 +160,52 @@ impl<'a> Candidates<'a> {
 
     /// Makes sure that [`Candidates::look`] sees no report that has grown stale. Once for each choice.
     #[inline]
-    pub(crate) fn sweep(&self, now: Instant) {
+    pub(crate) fn sweep(&self) {
         if let Some(set) = self.pool.set() {
-            set.sweep(now);
+            set.sweep(self.now());
         }
     }
 
-    /// The runner at a place, with its load, if it is eligible and not full. What a choice that looks at a few
-    /// of many needs: it reads two cache lines.
+    /// What is on the runner at a place, if it is eligible and not full, as far as that can be told by the board
+    /// alone: whether it can be reserved after all is found out then. What a choice that looks at a few of many
+    /// needs.
     #[inline]
-    pub(crate) fn look(&self, at: usize, now: Instant) -> Option<(&'a Arc<Runner>, Look)> {
+    pub(crate) fn look(&self, at: usize) -> Option<Look> {
+        if let Some(set) = self.indexed() {
+            let look = set.loads().look(at)?;
+            return (look.is_ordinary() || self.get(at).is_some()).then_some(look);
+        }
         let runner = self.get(at)?;
         if self.pool.set().is_none() {
-            runner.live().expire_report(now);
+            runner.live().expire_report(self.now());
         }
-        Some((runner, runner.look()?))
+        runner.look()
+    }
+
+    /// The peak of a runner's time to first byte in seconds, or `None` if nothing was measured.
+    #[inline]
+    pub(crate) fn peak_s(&self, at: usize) -> Option<f32> {
+        match self.indexed() {
+            Some(set) => set.loads().peak_s(at, self.now()),
+            None => self.pool.runners().get(at)?.peak_first_byte_s(self.now()),
+        }
+    }
+
+    /// A runner's slots, assumed if it does not say.
+    #[inline]
+    pub(crate) fn slots(&self, at: usize) -> u32 {
+        match self.indexed() {
+            Some(set) => set.loads().slots(at),
+            None => {
+                let slots = self.pool.runners().get(at).and_then(|runner| runner.spec().slots);
+                slots.map_or(ASSUMED_SLOTS, NonZeroU32::get)
+            }
+        }
+    }
+
+    /// The place of the runner with this [number](Runner::number), if it is prepared for being found.
+    pub(crate) fn place_of(&self, number: u32) -> Option<usize> {
+        self.pool.set()?.loads().place_of(number)
     }
 
     /// As [`Candidates::iter`], but those of whom the board tells that they are full need not be among them.

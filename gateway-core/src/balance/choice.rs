@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use tokio::time::Instant;
-
 use super::Candidates;
 use crate::router::Requirements;
 use crate::runner::{ASSUMED_SLOTS, Load, Reservation, Runner};
@@ -55,9 +53,9 @@ pub(super) fn has_room(requirements: &Requirements, runner: &Runner, load: &Load
 pub(super) fn reserve_least<K: PartialOrd>(
     requirements: &Requirements,
     candidates: &Candidates<'_>,
-    now: Instant,
     key: impl Fn(&Arc<Runner>, &Load) -> K,
 ) -> Option<Reservation> {
+    let now = candidates.now();
     for _ in 0..LOOKS {
         let mut least = Choice::new();
         for (at, runner) in candidates.open() {
@@ -75,19 +73,19 @@ pub(super) fn reserve_least<K: PartialOrd>(
 
 /// Reserves a candidate that has room, drawn evenly from all that do. Looks at every candidate.
 pub(super) fn reserve_any(requirements: &Requirements, candidates: &Candidates<'_>) -> Option<Reservation> {
-    reserve_least(requirements, candidates, Instant::now(), |_, _| ())
+    reserve_least(requirements, candidates, |_, _| ())
 }
 
 /// Reserves whoever can be reserved and is `fine`, from a random place on. Each is asked: a runner may refuse
 /// for a reason that no look shows.
 pub(super) fn reserve_whoever(
     candidates: &Candidates<'_>,
-    fine: impl Fn(&Arc<Runner>) -> bool,
+    fine: impl Fn(usize) -> bool,
 ) -> Option<Reservation> {
     let places = candidates.len();
     let start = if places > 0 { fastrand::usize(..places) } else { 0 };
     let mut round = (start..places).chain(0..start);
-    round.find_map(|at| candidates.get(at).filter(|runner| fine(runner)).and(candidates.try_reserve(at)))
+    round.find_map(|at| if fine(at) { candidates.try_reserve(at) } else { None })
 }
 
 /// Slots of a runner as a weight, assumed if it does not say.

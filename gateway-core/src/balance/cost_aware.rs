@@ -76,7 +76,7 @@ impl Balancer for CostAware {
     }
 
     fn pick(&self, requirements: &Requirements, candidates: &Candidates<'_>) -> Option<Reservation> {
-        let now = Instant::now();
+        let now = candidates.now();
         let peers = self.peers.of(candidates, now);
         let deadline_s = requirements.workload.deadline.map_or(f64::INFINITY, |limit| limit.as_secs_f64());
         let offers = || {

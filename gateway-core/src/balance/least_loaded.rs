@@ -1,5 +1,3 @@
-use tokio::time::Instant;
-
 use super::choice::{LOOKS, reserve_least};
 use super::{Balancer, Candidates, Score};
 use crate::router::Requirements;
@@ -52,11 +50,10 @@ impl Balancer for LeastLoaded {
     }
 
     fn pick(&self, requirements: &Requirements, candidates: &Candidates<'_>) -> Option<Reservation> {
-        let now = Instant::now();
         if self.assumed_slots == Self::ASSUMED_SLOTS {
             // Lost to somebody else, it is looked for anew a few times.
             for _ in 0..LOOKS {
-                match candidates.least(now) {
+                match candidates.least() {
                     Least::At(at) => {
                         let reserved = candidates.try_reserve(at);
                         if reserved.is_some() {
@@ -68,7 +65,7 @@ impl Balancer for LeastLoaded {
                 }
             }
         }
-        reserve_least(requirements, candidates, now, |_, load| self.share(load))
+        reserve_least(requirements, candidates, |_, load| self.share(load))
     }
 
     fn scores(&self, _: &Requirements, runner: &Runner, scores: &mut Vec<Score>) {

@@ -1,7 +1,5 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use tokio::time::Instant;
-
 use super::choice::{reserve_least, share, slots};
 use super::{Balancer, Candidates, Score};
 use crate::dispatch::Attempt;
@@ -55,7 +53,7 @@ impl Balancer for LeastTokens {
     fn pick(&self, requirements: &Requirements, candidates: &Candidates<'_>) -> Option<Reservation> {
         let own = requirements.workload.tokens();
         let typical = self.typical();
-        reserve_least(requirements, candidates, Instant::now(), |runner, load| {
+        reserve_least(requirements, candidates, |runner, load| {
             (self.cost(own, runner, load, typical), share(load))
         })
     }

@@ -58,15 +58,14 @@ impl Balancer for PeakEwma {
     }
 
     fn pick(&self, requirements: &Requirements, candidates: &Candidates<'_>) -> Option<Reservation> {
-        let now = Instant::now();
-        candidates.sweep(now);
+        candidates.sweep();
         let cost = |at| {
-            let (runner, look) = candidates.look(at, now)?;
-            let peak = runner.peak_first_byte_s(now);
-            Some(Cost::of(peak, look.requests() as f64, look.in_flight(), look.share()))
+            let look = candidates.look(at)?;
+            Some(Cost::of(candidates.peak_s(at), look.requests() as f64, look.in_flight(), look.share()))
         };
         reserve_better(candidates, cost).or_else(|| {
-            reserve_least(requirements, candidates, now, |runner, load| Cost::under(runner, load, now))
+            let now = candidates.now();
+            reserve_least(requirements, candidates, |runner, load| Cost::under(runner, load, now))
         })
     }
 

@@ -1,5 +1,3 @@
-use tokio::time::Instant;
-
 use super::choice::{reserve_least, share};
 use super::two_choices::reserve_better;
 use super::{Balancer, Candidates, Score};
@@ -26,10 +24,9 @@ impl Balancer for PowerOfTwo {
     }
 
     fn pick(&self, requirements: &Requirements, candidates: &Candidates<'_>) -> Option<Reservation> {
-        let now = Instant::now();
-        candidates.sweep(now);
-        reserve_better(candidates, |at| candidates.look(at, now).map(|(_, look)| look.share()))
-            .or_else(|| reserve_least(requirements, candidates, now, |_, load| share(load)))
+        candidates.sweep();
+        reserve_better(candidates, |at| candidates.look(at).map(|look| look.share()))
+            .or_else(|| reserve_least(requirements, candidates, |_, load| share(load)))
     }
 
     fn scores(&self, _: &Requirements, runner: &Runner, scores: &mut Vec<Score>) {

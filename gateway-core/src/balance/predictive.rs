@@ -28,9 +28,9 @@ impl Balancer for Predictive {
     }
 
     fn pick(&self, requirements: &Requirements, candidates: &Candidates<'_>) -> Option<Reservation> {
-        let now = Instant::now();
+        let now = candidates.now();
         let peers = self.peers.of(candidates, now);
-        reserve_least(requirements, candidates, now, |runner, load| {
+        reserve_least(requirements, candidates, |runner, load| {
             forecast(&requirements.workload, runner, load, peers, now).finish_s()
         })
     }

@@ -1,5 +1,3 @@
-use tokio::time::Instant;
-
 use super::choice::{reserve_least, share};
 use super::{Balancer, Candidates, Score};
 use crate::router::Requirements;
@@ -63,9 +61,7 @@ impl Balancer for ResourceAware {
     }
 
     fn pick(&self, requirements: &Requirements, candidates: &Candidates<'_>) -> Option<Reservation> {
-        reserve_least(requirements, candidates, Instant::now(), |runner, load| {
-            Fit::of(requirements, runner, load)
-        })
+        reserve_least(requirements, candidates, |runner, load| Fit::of(requirements, runner, load))
     }
 
     fn scores(&self, requirements: &Requirements, runner: &Runner, scores: &mut Vec<Score>) {

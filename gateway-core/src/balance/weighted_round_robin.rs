@@ -1,5 +1,3 @@
-use tokio::time::Instant;
-
 use super::choice::reserve_least;
 use super::{Balancer, Candidates, Score};
 use crate::router::Requirements;
@@ -42,7 +40,7 @@ impl Balancer for WeightedRoundRobin {
         // The least of exponentially distributed times is each one's with a chance in proportion to its rate
         // (Efraimidis and Spirakis, "Weighted random sampling with a reservoir", 2006).
         by_turn.or_else(|| {
-            reserve_least(requirements, candidates, Instant::now(), |runner, _| {
+            reserve_least(requirements, candidates, |runner, _| {
                 -(1.0 - fastrand::f64()).ln() / f64::from(weight(runner.spec()))
             })
         })

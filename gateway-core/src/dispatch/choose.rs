@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::plan::{Plan, Wish};
 use crate::balance::{Balancer, Candidates, Tried};
 use crate::fleet::Fleet;
@@ -47,17 +49,29 @@ impl Chooser {
     }
 
     /// Picks among those who could serve what the name stands for, or among the fallbacks.
-    pub(super) fn choose(&self, plan: &Plan, tried: &[Tried], fallbacks: bool) -> Option<Choice> {
+    pub(super) fn choose(
+        &self,
+        plan: &Plan,
+        tried: &[Tried],
+        fallbacks: bool,
+        now: Instant,
+    ) -> Option<Choice> {
         let fleet = self.registry.fleet();
         plan.wishes(fallbacks).enumerate().find_map(|(at, wish)| {
-            let reservation = self.pick(wish.requirements, tried, &fleet)?;
+            let reservation = self.pick(wish.requirements, tried, &fleet, now)?;
             Some(Choice { reservation, wish: (fallbacks, at) })
         })
     }
 
-    fn pick(&self, requirements: &Requirements, tried: &[Tried], fleet: &Fleet) -> Option<Reservation> {
+    fn pick(
+        &self,
+        requirements: &Requirements,
+        tried: &[Tried],
+        fleet: &Fleet,
+        now: Instant,
+    ) -> Option<Reservation> {
         let from = |pool: Pool<'_>| {
-            let mut candidates = self.candidates(pool, requirements, tried);
+            let mut candidates = self.candidates(pool, requirements, tried).at(now);
             loop {
                 match self.balancer.pick(requirements, &candidates) {
                     Some(reservation) => return Some(reservation),

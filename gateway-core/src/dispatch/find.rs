@@ -36,7 +36,7 @@ impl Journey<'_> {
             Ok(choice) => return Ok(choice),
             Err(not_found) => not_found,
         };
-        self.shared.chooser.choose(&self.plan, &self.tried, true).ok_or(not_found)
+        self.shared.chooser.choose(&self.plan, &self.tried, true, Instant::now()).ok_or(not_found)
     }
 
     /// The same for what the request names, fallbacks left aside.
@@ -49,7 +49,10 @@ impl Journey<'_> {
         for _ in 0..MOST_LOADS {
             // Who waits already has the better claim to what is free.
             if !self.is_anybody_waiting()
-                && let Some(choice) = chooser.choose(&self.plan, &self.tried, false)
+                && let Some(choice) = {
+                    let now = self.arrived.take().unwrap_or_else(Instant::now);
+                    chooser.choose(&self.plan, &self.tried, false, now)
+                }
             {
                 return Ok(choice);
             }

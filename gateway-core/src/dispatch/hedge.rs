@@ -88,11 +88,14 @@ impl Journey<'_> {
 
     fn second_choice(&self, first: &crate::runner::Runner) -> Option<super::choose::Choice> {
         // Who waits for a slot goes before who already has one.
-        if self.is_anybody_waiting() || !self.shared.budgets.pay_for_hedge(Instant::now()) {
+        if self.is_anybody_waiting() {
             return None;
         }
+        let now = Instant::now();
         let mut tried = self.tried.clone();
         tried.push(crate::balance::Tried { runner: first.key().clone(), sent: true });
-        self.shared.chooser.choose(&self.plan, &tried, false)
+        let choice = self.shared.chooser.choose(&self.plan, &tried, false, now)?;
+        // Paid for only if there is somebody to be paid.
+        self.shared.budgets.pay_for_hedge(now).then_some(choice)
     }
 }

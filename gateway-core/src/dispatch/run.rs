@@ -35,6 +35,8 @@ pub(super) struct Journey<'s> {
     pub(super) tried: Vec<Tried>,
     failures: u32,
     last: Option<Failed>,
+    /// The time that was read when the request came, until it is used.
+    pub(super) arrived: Option<Instant>,
     /// Time spent in the queue.
     pub(super) waited: Duration,
     pub(super) hedged: bool,
@@ -60,6 +62,7 @@ pub(super) async fn run(shared: &Arc<Shared>, call: Dispatch) -> Result<Dispatch
         tried: Vec::new(),
         failures: 0,
         last: None,
+        arrived: Some(now),
         waited: Duration::ZERO,
         hedged: false,
     };

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::choose::{Choice, Chooser};
 use super::plan::Plan;
 use crate::balance::Tried;
@@ -43,7 +45,7 @@ impl Picker for NextChoice {
     type Choice = Choice;
 
     fn pick(&self, wants: &Wants) -> Option<Choice> {
-        self.chooser.choose(&wants.plan, &wants.tried, false)
+        self.chooser.choose(&wants.plan, &wants.tried, false, Instant::now())
     }
 
     fn concerns(&self, model: &ModelId, runner: &Runner) -> bool {

@@ -53,6 +53,12 @@ impl Block {
         &self.peaks[usize::from(place) % BLOCK]
     }
 
+    /// A moment as the peaks count it.
+    #[inline]
+    pub(crate) fn moment(&self, now: Instant) -> Moment {
+        Moment::of(now, self.made)
+    }
+
     /// How often one of its words has changed, if that is counted. Whoever reads a word afterwards sees at
     /// least as many changes.
     #[inline]
@@ -152,6 +158,19 @@ pub(crate) struct Look {
 }
 
 impl Look {
+    /// What a word shows; `None` if no more than `limit` may be taken and are, or nothing new is.
+    #[inline]
+    pub(super) fn at(word: u64, unit: Unit, limit: u16) -> Option<Self> {
+        let has_room = word & CLOSED == 0 && taken(word) < u32::from(limit);
+        has_room.then_some(Self { word, unit })
+    }
+
+    /// Whether nothing is the matter with it.
+    #[inline]
+    pub(crate) fn is_ordinary(&self) -> bool {
+        self.word & RELUCTANT == 0
+    }
+
     /// The share of its slots in use, by whomever.
     #[inline]
     pub(crate) fn share(&self) -> f64 {
@@ -205,15 +224,18 @@ impl Spot {
 
     #[inline]
     fn moment(&self, now: Instant) -> Moment {
-        Moment::of(now, self.block.made)
+        self.block.moment(now)
     }
 
     /// What a choice looks at; `None` if it is full or takes nothing new.
     #[inline]
     pub(crate) fn look(&self) -> Option<Look> {
-        let word = self.slots().read();
-        let has_room = word & CLOSED == 0 && taken(word) < u32::from(self.limit);
-        has_room.then_some(Look { word, unit: self.unit })
+        Look::at(self.slots().read(), self.unit, self.limit)
+    }
+
+    /// What one request is of its word.
+    pub(super) fn unit(&self) -> Unit {
+        self.unit
     }
 
     pub(crate) fn block(&self) -> &Arc<Block> {

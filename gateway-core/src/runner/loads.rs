@@ -1,22 +1,41 @@
 //! Where on the board the runners of a set are, and who of them has the least to do.
 
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
 
-use super::board::{Block, Board};
-use super::slots::{CLOSED, RELUCTANT, comparable, taken};
+use tokio::time::Instant;
+
+use super::board::{ASSUMED_SLOTS, BLOCK, Block, Board, Look};
+use super::slots::{CLOSED, RELUCTANT, Unit, comparable, taken};
 use super::{Live, Runner};
 
 /// Where on the board the runners of a set are. Made for that set, and asked with it.
 pub(crate) struct Loads {
     rows: Vec<Row>,
-    /// By place in the set: the row, the place in its block, and the limit.
-    seats: Vec<(u32, u16, u16)>,
+    /// By the block's number, the number of its row plus one.
+    row_of: Vec<u32>,
+    /// By place in the set.
+    seats: Vec<Place>,
     /// What was found at the last look at each row. Locked for some hundred nanoseconds at most, and never
     /// waited for: whoever does not get it looks at all words.
-    looks: Mutex<Vec<Option<Look>>>,
+    looks: Mutex<Vec<Option<Seen>>>,
     /// Whether there is a row of which it is worth knowing.
     is_counted: bool,
     board: Option<Arc<Board>>,
+}
+
+/// All that a choice by load needs of a runner, in 16 bytes: whoever looks at a few of many need not follow their
+/// pointers.
+#[derive(Clone, Copy)]
+struct Place {
+    row: u32,
+    unit: Unit,
+    /// Its slots; [`ASSUMED_SLOTS`] if it does not say.
+    slots: u32,
+    /// In the block.
+    place: u16,
+    /// The most to be taken at once.
+    limit: u16,
 }
 
 /// The runners of a set whose words are in one block.
@@ -36,7 +55,7 @@ struct Member {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Look {
+struct Seen {
     /// How many changes the block had counted before.
     changes: u64,
     best: Best,
@@ -67,7 +86,6 @@ pub(crate) enum Least {
 impl Loads {
     pub(crate) fn of(runners: &[Arc<Runner>]) -> Self {
         let mut rows: Vec<Row> = Vec::new();
-        // By the block's number, the number of its row plus one.
         let mut row_of: Vec<u32> = Vec::new();
         let mut seats = Vec::with_capacity(runners.len());
         for (runner, at) in runners.iter().zip(0_u32..) {
@@ -83,10 +101,12 @@ impl Loads {
             let row = row_of[number] - 1;
             let (place, limit) = (seat.place(), seat.limit());
             rows[row as usize].members.push(Member { place, limit, at });
-            seats.push((row, place, limit));
+            let slots = runner.spec().slots.map_or(ASSUMED_SLOTS, NonZeroU32::get);
+            seats.push(Place { row, unit: seat.unit(), slots, place, limit });
         }
         rows.iter_mut().for_each(|row| row.members.sort_unstable());
         Self {
+            row_of,
             seats,
             looks: Mutex::new(vec![None; rows.len()]),
             is_counted: rows.iter().any(|row| row.block.changes().is_some()),
@@ -98,10 +118,36 @@ impl Loads {
     /// Whether a runner, by its place in the set, has room and takes something new.
     #[inline]
     pub(crate) fn has_room(&self, at: usize) -> bool {
-        self.seats.get(at).is_some_and(|&(row, place, limit)| {
-            let word = self.rows[row as usize].block.slots(place).read();
-            word & CLOSED == 0 && taken(word) < u32::from(limit)
-        })
+        self.look(at).is_some()
+    }
+
+    /// A runner by its place in the set; `None` if it is full or takes nothing new.
+    #[inline]
+    pub(crate) fn look(&self, at: usize) -> Option<Look> {
+        let Place { row, unit, place, limit, .. } = *self.seats.get(at)?;
+        Look::at(self.rows[row as usize].block.slots(place).read(), unit, limit)
+    }
+
+    /// Where in the set the runner with this seat is, if it is there.
+    pub(crate) fn place_of(&self, number: u32) -> Option<usize> {
+        let row = self.row_of.get(number as usize / BLOCK)?.checked_sub(1)?;
+        let (members, place) = (&self.rows[row as usize].members, number as usize % BLOCK);
+        let member = members.binary_search_by_key(&place, |member| usize::from(member.place)).ok()?;
+        Some(members[member].at as usize)
+    }
+
+    /// Its slots, assumed if it does not say.
+    #[inline]
+    pub(crate) fn slots(&self, at: usize) -> u32 {
+        self.seats.get(at).map_or(ASSUMED_SLOTS, |place| place.slots)
+    }
+
+    /// The peak of its time to first byte in seconds, or `None` if nothing was measured.
+    #[inline]
+    pub(crate) fn peak_s(&self, at: usize, now: Instant) -> Option<f32> {
+        let Place { row, place, .. } = *self.seats.get(at)?;
+        let block = &self.rows[row as usize].block;
+        block.peak(place).get(block.moment(now))
     }
 
     /// The runner with the smallest share of slots in use. Those that may have to be spared are asked about.
@@ -133,7 +179,7 @@ impl Loads {
         let mut found = None;
         for (number, row) in self.rows.iter().enumerate().skip(first) {
             let known = looks.as_ref().and_then(|looks| looks[number]);
-            if let Some(Look { best, .. }) = known
+            if let Some(Seen { best, .. }) = known
                 && (best.share != least.share || nth >= best.ties)
             {
                 nth -= if best.share == least.share { best.ties } else { 0 };
@@ -199,11 +245,11 @@ impl Row {
 
     /// The same, without looking if nothing has changed since the last look.
     #[inline]
-    fn look_anew(&self, last: Option<&mut Option<Look>>) -> Best {
+    fn look_anew(&self, last: Option<&mut Option<Seen>>) -> Best {
         let (Some(last), Some(changes)) = (last, self.block.changes()) else { return self.look() };
         match last {
             Some(look) if look.changes == changes => look.best,
-            look => look.insert(Look { changes, best: self.look() }).best,
+            look => look.insert(Seen { changes, best: self.look() }).best,
         }
     }
 

@@ -149,7 +149,7 @@ impl Balancer for Pipeline {
     }
 
     fn pick(&self, requirements: &Requirements, candidates: &Candidates<'_>) -> Option<Reservation> {
-        let now = Instant::now();
+        let now = candidates.now();
         let look = Look { pipeline: self, requirements, now, typical: self.peers.of(candidates, now) };
         let reservation = look.pick(candidates)?;
         let chosen =

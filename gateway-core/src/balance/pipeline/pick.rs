@@ -45,7 +45,9 @@ impl Look<'_> {
                 return Some(reservation);
             }
         }
-        reserve_whoever(candidates, |runner| self.scene(runner).is_some())
+        reserve_whoever(candidates, |at| {
+            candidates.get(at).is_some_and(|runner| self.scene(runner).is_some())
+        })
     }
 
     fn best_of(&self, most: usize, candidates: &Candidates<'_>) -> Option<Reservation> {

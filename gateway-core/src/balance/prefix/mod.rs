@@ -18,7 +18,7 @@ use super::mix::fnv1a;
 use super::{Balancer, Candidates, Score};
 use crate::dispatch::{Attempt, Outcome};
 use crate::router::Requirements;
-use crate::runner::{Reservation, Runner};
+use crate::runner::{Least, Reservation, Runner};
 
 /// Sends a prompt to the runner on which its answer will probably begin first, minding whose cache has its
 /// beginning.
@@ -39,7 +39,9 @@ use crate::runner::{Reservation, Runner};
 /// 0.95 a 99th percentile of the time to first token of 0.29 times that of round-robin.
 ///
 /// Costs a look at each candidate and one at each block of the prompt, some microseconds for a long prompt and
-/// tens of runners, without a lock or an allocation. Memory: [`PrefixCache::ENTRIES`] entries of 8 bytes, and
+/// tens of runners, without a lock or an allocation. Of more than [`PrefixCache::SURVEYED`] candidates only
+/// those are looked at who have some of the prompt, the least loaded one, and [`PrefixCache::DRAWN`] drawn at
+/// random, so that ten thousand cost little more than a hundred. Memory: [`PrefixCache::ENTRIES`] entries of 8 bytes, and
 /// less than a kilobyte and a half for each runner.
 pub struct PrefixCache {
     index: PrefixIndex,
@@ -86,16 +88,20 @@ impl PrefixCache {
     /// How much a token that is not cached counts: once for being read, once for what it drives out of the
     /// cache. Reasoned so, and the figures above are with it.
     pub const READ_AND_KEPT: f32 = 2.0;
-    /// Tokens that every prompt waits for besides: what common engines put into one batch (vLLM's
-    /// `max_num_batched_tokens`).
-    const BATCH: f32 = 2_048.0;
-    /// What is measured of a short prompt is mostly the batch that is under way: so much of it on the average.
-    const BATCH_UNDER_WAY: f32 = 512.0;
+    /// Tokens that every prompt waits for besides: half of what common engines put into one batch (vLLM's
+    /// `max_num_batched_tokens` of 2,048), which is under way when it comes.
+    const BATCH: f32 = 1_024.0;
     /// How much longer a runner needs whose slots are all taken: it generates between the parts of a prompt.
     const CROWDED: f32 = 0.25;
     /// Tokens per second as long as nothing was measured. Only differences between runners matter then, and
     /// there are none.
     const ASSUMED_PACE: f32 = 8_000.0;
+
+    /// So many candidates are all looked at.
+    pub const SURVEYED: usize = 256;
+    /// How many are drawn from more. With two it would be the power of two choices, and each more helps less;
+    /// so many take a microsecond.
+    pub const DRAWN: usize = 24;
 
     /// For runners whose caches hold so many tokens.
     pub fn new(cache_tokens: u32) -> Self {
@@ -144,12 +150,11 @@ impl PrefixCache {
         Some((number, peer))
     }
 
-    fn question<'q>(&self, requirements: &'q Requirements) -> Question<'q> {
+    fn question<'q>(&self, requirements: &'q Requirements, instant: Instant) -> Question<'q> {
         let prompt = self.prompt(requirements);
         let holders = if prompt.hashes.is_empty() { Holders::none() } else { self.index.holders(&prompt) };
         let blocks = (prompt.hashes.len() as u32).saturating_mul(prompt.tokens_per_block);
         let tokens = requirements.workload.prompt_tokens.unwrap_or(blocks);
-        let instant = Instant::now();
         let now = self.millis(instant);
         let pace = self.pace.tokens_per_s(Self::ASSUMED_PACE, now);
         Question { prompt, tokens, holders, pace, instant, now }
@@ -186,21 +191,27 @@ impl PrefixCache {
     }
 
     fn best(&self, question: &Question<'_>, candidates: &Candidates<'_>) -> Option<(usize, Estimate)> {
-        let mut best: Option<(usize, Estimate)> = None;
-        let mut ties = 1;
-        for (at, runner) in candidates.iter() {
-            let Some(estimate) = self.estimate(question, runner) else { continue };
-            let lowest = best.as_ref().map_or(f32::INFINITY, |(_, best)| best.cost);
-            if estimate.cost < lowest {
-                (best, ties) = (Some((at, estimate)), 1);
-            } else if estimate.cost == lowest {
-                ties += 1;
-                if fastrand::u32(..ties) == 0 {
-                    best = Some((at, estimate));
-                }
+        if candidates.len() > Self::SURVEYED {
+            let best = self.best_known(question, candidates);
+            if best.is_some() {
+                return best;
             }
         }
-        best
+        let all = candidates.iter().filter_map(|(at, runner)| Some((at, self.estimate(question, runner)?)));
+        soonest(all)
+    }
+
+    /// Of those who have some of the prompt, the least loaded, and some more drawn at random.
+    fn best_known(&self, question: &Question<'_>, candidates: &Candidates<'_>) -> Option<(usize, Estimate)> {
+        let holders = question.holders.iter();
+        let holders = holders.filter_map(|(number, _)| candidates.place_of(u32::from(number)));
+        let least = match candidates.least() {
+            Least::At(at) => Some(at),
+            Least::Nobody | Least::Unclear => None,
+        };
+        let drawn = (0..Self::DRAWN).map(|_| fastrand::usize(..candidates.len()));
+        let known = holders.chain(least).chain(drawn);
+        soonest(known.filter_map(|at| Some((at, self.estimate(question, candidates.get(at)?)?))))
     }
 
     fn reserve(
@@ -221,6 +232,24 @@ impl PrefixCache {
     }
 }
 
+/// The one with the least cost, drawn evenly from all that have it.
+fn soonest(estimates: impl Iterator<Item = (usize, Estimate)>) -> Option<(usize, Estimate)> {
+    let mut best: Option<(usize, Estimate)> = None;
+    let mut ties = 1;
+    for (at, estimate) in estimates {
+        let lowest = best.as_ref().map_or(f32::INFINITY, |(_, best)| best.cost);
+        if estimate.cost < lowest {
+            (best, ties) = (Some((at, estimate)), 1);
+        } else if estimate.cost == lowest {
+            ties += 1;
+            if fastrand::u32(..ties) == 0 {
+                best = Some((at, estimate));
+            }
+        }
+    }
+    best
+}
+
 impl Default for PrefixCache {
     /// For caches of [`PrefixCache::CACHE_TOKENS`].
     fn default() -> Self {
@@ -238,7 +267,7 @@ impl Balancer for PrefixCache {
     }
 
     fn pick(&self, requirements: &Requirements, candidates: &Candidates<'_>) -> Option<Reservation> {
-        let question = self.question(requirements);
+        let question = self.question(requirements, candidates.now());
         for _ in 0..LOOKS {
             let (at, estimate) = self.best(&question, candidates)?;
             if let Some(reservation) = self.reserve(&question, candidates, at, &estimate) {
@@ -250,7 +279,7 @@ impl Balancer for PrefixCache {
 
     /// `cached_tokens`, `tokens_ahead`, `tokens_per_s`, and `seconds`, of which the least is best.
     fn scores(&self, requirements: &Requirements, runner: &Runner, scores: &mut Vec<Score>) {
-        let question = self.question(requirements);
+        let question = self.question(requirements, Instant::now());
         let Some(estimate) = self.estimate(&question, runner) else { return };
         let pace = self.peer(runner).map(|(_, peer)| peer.pace.tokens_per_s(question.pace, question.now));
         let pace = pace.unwrap_or(question.pace);
@@ -276,7 +305,7 @@ impl Balancer for PrefixCache {
         };
         self.index.record(&prompt, number, false);
         if attempt.outcome == Outcome::Success {
-            let tokens = attempt.prefill_tokens as f32 + Self::BATCH_UNDER_WAY;
+            let tokens = attempt.prefill_tokens as f32;
             peer.pace.add(tokens, first_byte.as_secs_f32(), now);
             self.pace.add(tokens, first_byte.as_secs_f32(), now);
         }

@@ -5,6 +5,12 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 /// Milliseconds since the strategy was made. Comes round after 49 days, and then one estimate is off once.
 pub(super) type Millis = u32;
 
+/// Seconds from one moment to another. Clocks are read before anything is written, so the earlier may have been
+/// written later: then none.
+fn seconds(from: Millis, to: Millis) -> f32 {
+    (to.wrapping_sub(from) as i32).max(0) as f32 * 1e-3
+}
+
 /// How many prompt tokens a runner has yet to read, between the moments at which that is known.
 ///
 /// What is counted of a runner falls when an answer begins, by all of its prompt at once; yet the prompt was read little
@@ -33,7 +39,7 @@ impl Backlog {
             return 0.0;
         }
         let last = self.last.load(Ordering::Relaxed);
-        let ran_off = now.wrapping_sub(last as u32) as f32 * 1e-3 * pace;
+        let ran_off = seconds(last as u32, now) * pace;
         let most = counted as f32;
         let least = most - self.being_read(counted) as f32;
         ((last >> 32) as f32 - ran_off).clamp(least.max(0.0), most)
@@ -99,8 +105,10 @@ impl Pace {
     /// In how long a measurement loses about two thirds of its weight: long enough for a dozen answers of a runner with
     /// one a few seconds, short enough to find out within some minutes that a runner has recovered.
     const FADES_IN_S: f32 = 60.0;
-    /// Seconds of reading against which a runner's own measurements count as much as what is known of its peers.
-    const PRIOR_S: f32 = 2.0;
+    /// Seconds of reading against which a runner's own measurements count as much as what is known of its peers. A
+    /// minute: most of what is measured in seconds is who else was there, and what a slow runner has not read is counted
+    /// whatever its pace is taken to be.
+    const PRIOR_S: f32 = 60.0;
 
     pub(super) fn add(&self, tokens: f32, seconds: f32, now: Millis) {
         if !(tokens > 0.0 && seconds > 0.0) {
@@ -133,7 +141,7 @@ impl Pace {
 
     fn kept(&self, now: Millis) -> f32 {
         // As e^-t for the short times between measurements, but without the cost, and with a longer memory.
-        let silent = now.wrapping_sub(self.at.load(Ordering::Relaxed)) as f32 * 1e-3;
+        let silent = seconds(self.at.load(Ordering::Relaxed), now);
         1.0 / (1.0 + silent / Self::FADES_IN_S)
     }
 }
@@ -186,10 +194,21 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_was_read_before_is_no_eternity() {
+        let (pace, backlog) = (Pace::default(), Backlog::default());
+        (0..50).for_each(|_| pace.add(1_000.0, 1.0, 1_001));
+        pace.add(1_000.0, 1.0, 1_000);
+        let known = pace.tokens_per_s(8_000.0, 1_000);
+        assert!(known < 5_000.0, "{known}: all but the last is forgotten");
+        backlog.add(0.0, 8_000, 1_001);
+        assert_eq!(backlog.tokens(8_000, 8_000.0, 1_000), 8_000.0);
+    }
+
+    #[test]
     fn pace_is_tokens_by_time_and_fades() {
         let pace = Pace::default();
         assert_eq!(pace.tokens_per_s(5_000.0, 0), 5_000.0);
-        for _ in 0..50 {
+        for _ in 0..1_000 {
             pace.add(26_000.0, 10.0, 0);
             pace.add(10.0, 0.1, 0);
         }
