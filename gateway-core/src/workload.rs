@@ -35,9 +35,16 @@ impl Workload {
     /// conversations) has a mean of 343 and a 95th percentile of 838.
     pub const LIKELY_ANSWER: u32 = 512;
 
+    /// What an answer is taken for when nobody says how long it may be, in tokens: the mean of that trace.
+    pub const MEAN_ANSWER: u32 = 343;
+
     /// Tokens that a runner is kept busy with, prompt and likely answer together. 0 if nothing is known.
     pub fn tokens(&self) -> u32 {
-        self.prompt_tokens.unwrap_or(0).saturating_add(self.likely_answer())
+        match self.prompt_tokens {
+            // One that has no limit is longer than many that have.
+            Some(prompt) if self.max_tokens.is_none() => prompt.saturating_add(Self::MEAN_ANSWER),
+            prompt => prompt.unwrap_or(0).saturating_add(self.likely_answer()),
+        }
     }
 
     /// Tokens that the answer will probably have at most. 0 if nothing is known.

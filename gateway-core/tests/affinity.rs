@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 
 use gateway_core::{
     Balancer, InMemoryRegistry, LeaveReason, PrefixAffinity, PromptBlocks, Registry, Requirements,
-    Reservation, SessionAffinity, Workload,
+    Reservation, RunnerChange, SessionAffinity, Workload,
 };
 use list::{fleet, join, model, pick_for, spec, status};
 use proptest::prelude::*;
@@ -73,6 +73,24 @@ fn a_favourite_does_not_drown_and_says_so() {
     assert!(*most <= 63, "1.25 times the mean of 50, rounded up: {counts:?}");
     assert_eq!(held[0].reason(), Some("session"));
     assert!(held.iter().any(|one| one.reason() == Some("overflow")));
+}
+
+#[test]
+fn those_who_drain_have_no_part_in_the_mean() {
+    let registry = fleet(&[100; 10]);
+    let snapshot = registry.fleet();
+    for runner in &snapshot.runners()[..5] {
+        assert!(registry.update(runner.key(), RunnerChange::Drain(true)));
+    }
+    let balancer = SessionAffinity::default();
+    let held: Vec<Reservation> = (0..200).map(|key| pick(&registry, &balancer, &session(key))).collect();
+    // Forty for each on the average, and 50 at most. By the mean of all ten the bound would be 25, and half of the
+    // requests would go to whoever comes first.
+    let stayed = held.iter().filter(|one| one.reason() == Some("session")).count();
+    assert!(stayed > 70, "{stayed}");
+    for runner in &snapshot.runners()[5..] {
+        assert!(runner.load().in_flight <= 50, "{:?}", runner.load());
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use gateway_core::{
     Balancer, InMemoryRegistry, LeaveReason, PrefixCache, PromptBlocks, Registry, Requirements, Reservation,
     Workload,
 };
-use gateway_testkit::{Fault, MockEngine, Script, request};
+use gateway_testkit::{Fault, MockEngine, Script, request, text};
 use list::{fleet, join, model, pick_for, spec, status};
 
 const BLOCK: u32 = 512;
@@ -96,16 +96,26 @@ fn memory_is_bounded_whatever_is_sent() {
     assert!(after < 9 << 20, "{after} after two million blocks");
 }
 
-#[tokio::test(start_paused = true)]
-async fn what_was_never_sent_is_forgotten() {
+async fn cached_after(script: impl Fn() -> Script + Send + Sync + 'static) -> f64 {
     let balancer = Arc::new(PrefixCache::default());
-    let away = MockEngine::new(|_| Script::text("").fault(Fault::Unreachable));
-    let setup = setup(vec![away], |builder| builder.balancer(balancer.clone()));
+    let engine = MockEngine::new(move |_| script());
+    let setup = setup(vec![engine], |builder| builder.balancer(balancer.clone()));
     let mut call = request(&model(), "{}");
     call.requirements = prompt(1, 20);
-    assert!(setup.dispatcher.dispatch(call).await.is_err());
+    if let Ok(done) = setup.dispatcher.dispatch(call).await {
+        let _ = text(done.response).await;
+    }
     let fleet = setup.registry.fleet();
     let mut scores = Vec::new();
     balancer.scores(&prompt(1, 20), &fleet.runners()[0], &mut scores);
-    assert_eq!(scores.iter().find(|score| score.name == "cached_tokens").unwrap().value, 0.0);
+    scores.iter().find(|score| score.name == "cached_tokens").unwrap().value
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_never_read_is_forgotten() {
+    assert!(cached_after(|| Script::text("yes")).await > 0.0);
+    assert_eq!(cached_after(|| Script::text("").fault(Fault::Unreachable)).await, 0.0);
+    for refused in [429, 503, 500, 401, 400] {
+        assert_eq!(cached_after(move || Script::status(refused, "no")).await, 0.0, "{refused}");
+    }
 }

@@ -359,7 +359,7 @@ fn least_tokens_counts_work_and_not_requests() {
         requirements
     };
     let balancer = LeastTokens::default();
-    let long = pick_for(&registry, &balancer, &requirements(1_000), &[]).unwrap();
+    let long = pick_for(&registry, &balancer, &requirements(4_000), &[]).unwrap();
     let short: Vec<_> =
         (0..4).map(|_| pick_for(&registry, &balancer, &requirements(200), &[]).unwrap()).collect();
     assert!(short.iter().all(|short| short.runner().id() != long.runner().id()));

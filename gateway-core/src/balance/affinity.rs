@@ -108,10 +108,10 @@ fn near(key: u64, reason: &'static str, candidates: &Candidates<'_>) -> Option<R
     });
     let (at, reservation) = match found {
         Some(found) => found,
-        // The ring was walked for long enough: whoever is within its bound, and only then whoever has room.
+        // The ring was walked for long enough: whoever is within its bound, and only then the better of two.
         None => {
             let within = reserve_whoever(candidates, is_within);
-            let reserved = within.or_else(|| reserve_whoever(candidates, |_| true));
+            let reserved = within.or_else(|| PowerOfTwo.pick(candidates.requirements(), candidates));
             return reserved.map(|reservation| reservation.because("overflow"));
         }
     };

@@ -8,7 +8,7 @@ use crate::runner::{Load, MachineKind, Reservation, Runner};
 ///
 /// Use it in a mixed fleet. What a machine offers beyond the need is compared in this order: accelerators
 /// that are not asked for, models besides the one asked for, context length, memory, cores. A runner that
-/// does not say what it has counts as ordinary. A runner that is full is passed over, so a scarce machine
+/// does not say what it has comes after those that do: it may have anything. A runner that is full is passed over, so a scarce machine
 /// does serve when nothing else can. Looks at every candidate.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct BestFit;
@@ -37,9 +37,9 @@ impl Surplus {
         Self {
             gpus,
             models: runner.status().models.len(),
-            context: context.and_then(|model| model.context_length).unwrap_or(0),
-            memory_gb: total.map_or(0.0, |total| (total.memory_gb - need.memory_gb).max(0.0)),
-            cpus: total.map_or(0.0, |total| (total.cpus - need.cpus).max(0.0)),
+            context: context.and_then(|model| model.context_length).unwrap_or(u32::MAX),
+            memory_gb: total.map_or(f64::INFINITY, |total| (total.memory_gb - need.memory_gb).max(0.0)),
+            cpus: total.map_or(f64::INFINITY, |total| (total.cpus - need.cpus).max(0.0)),
             load: share(load),
         }
     }

@@ -35,7 +35,7 @@ impl Forecast {
     /// dataset of LLM inference traces, 2023). Prompts ahead on a runner are never assumed, only counted.
     pub const PROMPT: u32 = 1_020;
     /// Tokens of an answer whose limit is not known: the mean of Mooncake's production conversations.
-    pub const ANSWER: u32 = 343;
+    pub const ANSWER: u32 = Workload::MEAN_ANSWER;
     /// Prompt tokens per second while nobody was measured: the order of magnitude of a mid-sized model on one
     /// accelerator. The same for all, so it sways no choice but whether a deadline is thought to be met.
     pub const PREFILL: f32 = 2_000.0;
@@ -103,7 +103,7 @@ fn told_apart(own: f32, peers: f32, trust: f32) -> f32 {
 /// Until a slot is free on a runner that others keep fuller than it can take. With all slots busy one ends
 /// every so often: the time of an answer, divided by the slots.
 fn slot_s(load: &Load, write_s: f64) -> f64 {
-    let beyond = load.slots.map_or(0, |slots| (load.estimate() + 1).saturating_sub(slots.get()));
+    let beyond = load.slots.map_or(0, |slots| load.estimate().saturating_add(1).saturating_sub(slots.get()));
     f64::from(beyond) * f64::from(Forecast::ANSWER) * write_s / slots(load)
 }
 

@@ -152,6 +152,7 @@ impl Try {
             workload: &self.workload,
             runner: &self.runner,
             outcome,
+            streamed: self.streamed,
             first_byte: self.first_byte.map(|at| at - self.sent),
             duration: self.sent.elapsed(),
             bytes: self.bytes,

@@ -114,6 +114,8 @@ pub struct Attempt<'a> {
     pub runner: &'a Arc<Runner>,
     /// How it ended.
     pub outcome: Outcome,
+    /// Whether the answer came as it was written. If not, its first byte came when all of it had been.
+    pub streamed: bool,
     /// From the sending to the first byte of the answer's body; `None` if none came.
     pub first_byte: Option<Duration>,
     /// From the sending to the end.

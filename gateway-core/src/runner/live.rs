@@ -248,10 +248,6 @@ impl Live {
         &self.unnamed
     }
 
-    pub(crate) fn in_flight(&self) -> u32 {
-        self.seat.taken()
-    }
-
     pub(crate) fn meter(&self) -> &Meter {
         &self.meter
     }

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::board::{ASSUMED_SLOTS, BLOCK, Block, Board, Look};
 use super::slots::{CLOSED, RELUCTANT, Unit, comparable, taken};
 use super::{Live, Runner};
+use crate::balance::MeanShare;
 
 /// Where on the board the runners of a set are. Made for that set, and asked with it.
 pub(crate) struct Loads {
@@ -34,7 +35,7 @@ struct Place {
     slots: u32,
     /// In the block.
     place: u16,
-    /// The most to be taken at once.
+    /// The most to be taken at once; nothing if it says itself that it cannot serve.
     limit: u16,
 }
 
@@ -99,7 +100,8 @@ impl Loads {
                 row_of[number] = u32::try_from(rows.len()).unwrap_or(u32::MAX);
             }
             let row = row_of[number] - 1;
-            let (place, limit) = (seat.place(), seat.limit());
+            let limit = if runner.status().health.is_operational() { seat.limit() } else { 0 };
+            let place = seat.place();
             rows[row as usize].members.push(Member { place, limit, at });
             let slots = runner.spec().slots.map_or(ASSUMED_SLOTS, NonZeroU32::get);
             seats.push(Place { row, unit: seat.unit(), slots, place, limit });
@@ -126,6 +128,19 @@ impl Loads {
     pub(crate) fn look(&self, at: usize) -> Option<Look> {
         let Place { row, unit, place, limit, .. } = *self.seats.get(at)?;
         Look::at(self.rows[row as usize].block.slots(place).read(), unit, limit)
+    }
+
+    /// How much of the slots of those with whom nothing is the matter our own requests use.
+    pub(crate) fn mean_share(&self) -> MeanShare {
+        let mut mean = MeanShare { in_flight: 0, slots: 0 };
+        for seat in self.seats.iter().filter(|seat| seat.limit > 0) {
+            let word = self.rows[seat.row as usize].block.slots(seat.place).read();
+            if word < RELUCTANT {
+                mean.in_flight += u64::from(taken(word));
+                mean.slots += u64::from(seat.slots);
+            }
+        }
+        mean
     }
 
     /// Where in the set the runner with this seat is, if it is there.

@@ -54,6 +54,10 @@ pub(crate) struct Speed {
 #[derive(Debug)]
 pub(crate) struct Meter {
     first_byte_s: Mean,
+    /// The same of answers that came as they were written: the time to the first byte of another is that of all of it,
+    /// and says more of what was asked than of the runner.
+    streamed_s: Mean,
+    streamed: AtomicU32,
     /// Tokens of prompts, and the time until they were read: a mean of speeds would count a short prompt, whose
     /// time is all overhead, as much as a long one.
     prefill_tokens: Mean,
@@ -68,6 +72,8 @@ impl Meter {
     pub(crate) fn new() -> Self {
         Self {
             first_byte_s: Mean::new(),
+            streamed_s: Mean::new(),
+            streamed: AtomicU32::new(0),
             prefill_tokens: Mean::new(),
             prefill_s: Mean::new(),
             chunk_s: Mean::new(),
@@ -81,6 +87,10 @@ impl Meter {
     pub(crate) fn add(&self, sample: Sample, slowdown: f32) {
         let first_byte = sample.first_byte.as_secs_f32();
         self.first_byte_s.add(first_byte);
+        if sample.streamed {
+            self.streamed_s.add(first_byte);
+            self.streamed.fetch_add(1, Ordering::Relaxed);
+        }
         if sample.streamed && sample.prefill_tokens > 0 && first_byte > 0.0 {
             self.prefill_tokens.add(sample.prefill_tokens as f32);
             self.prefill_s.add(first_byte);
@@ -99,10 +109,10 @@ impl Meter {
         Some(self.prefill_tokens.get()? / self.prefill_s.get()?)
     }
 
-    /// The mean time to first byte, and how many answers it is from.
+    /// The mean time to first byte of streamed answers, and how many it is from.
     pub(crate) fn mean_first_byte(&self) -> (Option<Duration>, u32) {
-        let mean = self.first_byte_s.get().and_then(|mean| Duration::try_from_secs_f32(mean).ok());
-        (mean, self.answers.load(Ordering::Relaxed))
+        let mean = self.streamed_s.get().and_then(|mean| Duration::try_from_secs_f32(mean).ok());
+        (mean, self.streamed.load(Ordering::Relaxed))
     }
 
     #[inline]
@@ -233,6 +243,7 @@ mod tests {
         let speed = meter.speed(0.0);
         assert_eq!((speed.prefill_tokens_per_s, speed.chunk_alone_s), (None, None));
         assert_eq!(meter.read(None).first_byte, Some(Duration::from_secs(8)));
+        assert_eq!(meter.mean_first_byte(), (None, 0), "nobody is called slow for it");
     }
 
     #[test]

@@ -25,12 +25,16 @@ impl Moment {
         Self(now.saturating_duration_since(since).as_millis() as u32)
     }
 
-    /// Clocks are read before a word is changed, so the earlier of two may have been written later.
+    /// Clocks are read before a word is changed, so the earlier of two may have been written later, by less than
+    /// [`Moment::EARLY`].
     #[inline]
     fn seconds_after(self, earlier: Self) -> f32 {
-        let ms = self.0.wrapping_sub(earlier.0) as i32;
-        ms.max(0) as f32 / 1000.0
+        let ms = self.0.wrapping_sub(earlier.0);
+        if ms > u32::MAX - Self::EARLY { 0.0 } else { ms as f32 / 1000.0 }
     }
+
+    /// A minute.
+    const EARLY: u32 = 60_000;
 }
 
 impl Peak {
@@ -56,12 +60,17 @@ impl Peak {
         });
     }
 
-    /// The peak in seconds as it is at a moment, or `None` if nothing was measured.
+    /// The peak in seconds as it is at a moment, or `None` if nothing was measured for so long that nothing is left
+    /// of it ([`Peak::FORGOTTEN`]): silence is no speed.
     #[inline]
     pub(crate) fn get(&self, at: Moment) -> Option<f32> {
         let word = self.word.load(Ordering::Relaxed);
-        (word != 0).then(|| decayed(word, at))
+        let is_known = word != 0 && at.seconds_after(set(word)) < Self::FORGOTTEN.as_secs_f32();
+        is_known.then(|| decayed(word, at))
     }
+
+    /// Five times the decay: less than a hundredth of the peak is left.
+    const FORGOTTEN: Duration = Measured::DECAY.saturating_mul(5);
 
     /// How long ago the last measurement was, in seconds; 0 if there is none.
     #[inline]
@@ -100,6 +109,8 @@ mod tests {
         let fallen = peak.get(later).unwrap();
         assert!((fallen - 2.0 / std::f32::consts::E).abs() < 1e-3, "{fallen}");
         assert_eq!(peak.age_s(later), 10.0);
+        assert_eq!(peak.get(Moment(later.0 + 40_000)), None, "nothing is left of it");
+        assert_eq!(peak.get(Moment(later.0.wrapping_add(u32::MAX / 2 + 1))), None);
         peak.clear();
         peak.add(Duration::ZERO, later);
         assert!(peak.get(later).is_some(), "no time at all is a measurement");

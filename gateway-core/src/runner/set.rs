@@ -68,6 +68,9 @@ impl RunnerSet {
             model_at,
             round: self.round.clone(),
             weighted_round: self.weighted_round.clone(),
+            // A fleet that changes more than once a second has stale reports, too.
+            made: self.made,
+            swept: AtomicU64::new(self.swept.load(Ordering::Relaxed)),
             ..Self::new(runners)
         }
     }
@@ -138,20 +141,15 @@ impl RunnerSet {
         })
     }
 
-    /// How much of all slots our own requests use: counted for small sets, and at most a millisecond old for
-    /// larger ones.
+    /// How much of the slots of those who take requests our own use: counted for small sets, and at most a
+    /// millisecond old for larger ones. Who drains or has to be spared has no share in it: the others bear the load.
     #[inline]
     pub(crate) fn mean_share(&self, now: Instant) -> MeanShare {
-        if self.runners.len() <= CachedMean::COUNTED { self.count_share() } else { self.mean.get(now, self) }
-    }
-
-    fn count_share(&self) -> MeanShare {
-        let mut mean = MeanShare { in_flight: 0, slots: 0 };
-        for runner in &self.runners {
-            mean.in_flight += u64::from(runner.live().in_flight());
-            mean.slots += u64::from(runner.spec().slots.map_or(ASSUMED_SLOTS, NonZeroU32::get));
+        if self.runners.len() <= CachedMean::COUNTED {
+            self.loads().mean_share()
+        } else {
+            self.mean.get(now, self.loads())
         }
-        mean
     }
 
     /// Takes stale reports off the board, at most once a second: a word does not age by itself.
@@ -216,9 +214,9 @@ impl fmt::Debug for RunnerSet {
 /// The mean of a large set, counted anew when it is a millisecond old.
 #[derive(Debug)]
 struct CachedMean {
-    in_flight: AtomicU64,
-    slots: AtomicU64,
-    /// In ms since `born`, plus one; 0: not counted yet.
+    /// Requests in the upper half, slots in the lower; 0: not counted yet.
+    share: AtomicU64,
+    /// In ms since `born`.
     at: AtomicU64,
     born: Instant,
 }
@@ -228,28 +226,24 @@ impl CachedMean {
     const COUNTED: usize = 64;
 
     #[inline]
-    fn get(&self, now: Instant, set: &RunnerSet) -> MeanShare {
-        let age = now.saturating_duration_since(self.born).as_millis();
-        let now = u64::try_from(age).unwrap_or(u64::MAX - 1) + 1;
-        let counted = self.at.load(Ordering::Acquire);
+    fn get(&self, now: Instant, loads: &Loads) -> MeanShare {
+        let now = now.saturating_duration_since(self.born).as_millis() as u64;
+        let counted = self.at.load(Ordering::Relaxed);
         // One of those who find it old counts; the others take what there is, but for the first time.
         let is_mine = counted != now
-            && self.at.compare_exchange(counted, now, Ordering::AcqRel, Ordering::Relaxed).is_ok();
-        if is_mine || counted == 0 {
-            let MeanShare { in_flight, slots } = set.count_share();
-            self.in_flight.store(in_flight, Ordering::Relaxed);
-            self.slots.store(slots, Ordering::Relaxed);
+            && self.at.compare_exchange(counted, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        let known = self.share.load(Ordering::Relaxed);
+        if is_mine || known == 0 {
+            let mean = loads.mean_share();
+            self.share.store(mean.in_flight << 32 | mean.slots & u64::from(u32::MAX), Ordering::Relaxed);
+            return mean;
         }
-        MeanShare {
-            in_flight: self.in_flight.load(Ordering::Relaxed),
-            slots: self.slots.load(Ordering::Relaxed),
-        }
+        MeanShare { in_flight: known >> 32, slots: known & u64::from(u32::MAX) }
     }
 }
 
 impl Default for CachedMean {
     fn default() -> Self {
-        let zero = || AtomicU64::new(0);
-        Self { in_flight: zero(), slots: zero(), at: zero(), born: Instant::now() }
+        Self { share: AtomicU64::new(0), at: AtomicU64::new(0), born: Instant::now() }
     }
 }

@@ -97,7 +97,7 @@ impl<'b> NamedModel<'b> {
 
 fn unreadable(error: &serde_json::Error) -> Box<ApiError> {
     let told = error.to_string();
-    if told.starts_with(TWICE) {
+    if told.starts_with(TWICE) || told.starts_with(MISSPELT) {
         return ApiError::bad_param("model", format!("The request's body is ambiguous: {told}."));
     }
     // Of JSON that is no object the library's message would quote the whole; of what is no JSON it says only
@@ -120,6 +120,8 @@ impl<'b> Found<'b> {
 }
 
 const TWICE: &str = "the field `model` is there twice";
+const MISSPELT: &str =
+    "the field `model` is written in small letters, and some engines take others for the same";
 
 impl<'de: 'b, 'b> Deserialize<'de> for Found<'b> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -196,6 +198,8 @@ impl<'de> Deserialize<'de> for Field {
                     "input" => Field::Input,
                     "prompt" => Field::Prompt,
                     "messages" => Field::Messages,
+                    // Engines written in Go, as Ollama is, would take it for the model, and whichever is last.
+                    _ if name.eq_ignore_ascii_case("model") => return Err(E::custom(MISSPELT)),
                     _ => Field::Other,
                 })
             }
@@ -240,6 +244,8 @@ mod tests {
             r#"{"model":["a"]}"#,
             r#"{"model":"a"} x"#,
             r#"{"model":"a","model":"b"}"#,
+            r#"{"model":"a","Model":"b"}"#,
+            r#"{"MOD\u0045L":"b","model":"a"}"#,
             r#"{"model":"\ud800"}"#,
             "{\"model\":\"a\nb\"}",
         ] {

@@ -1,7 +1,8 @@
 use bytes::Bytes;
 use gateway_core::{BoxError, Dispatch, Dispatched, Permit, RequestBody};
 use http::header::{
-    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
+    RETRY_AFTER,
 };
 use http::request::Parts;
 use http::{Method, Response, StatusCode, Uri, Version};
@@ -115,9 +116,13 @@ fn to_client(shared: &Shared, dispatched: Dispatched, model: Option<HeaderValue>
         // Every runner was busy. If the last one did not say for how long, a moment is a fair guess.
         head.headers.entry(RETRY_AFTER).or_insert(HeaderValue::from_static("1"));
     }
-    let body = if is_event_stream(&head.headers) {
-        head.headers.remove(CONTENT_LENGTH);
+    let is_stream = is_event_stream(&head.headers);
+    if is_stream {
         unbuffered(&mut head.headers);
+    }
+    // What is compressed has no place where a line of ours would fit in.
+    let body = if is_stream && !head.headers.contains_key(CONTENT_ENCODING) {
+        head.headers.remove(CONTENT_LENGTH);
         GatewayBody::sse(body)
     } else {
         GatewayBody::answer(body)

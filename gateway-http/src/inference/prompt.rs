@@ -1,7 +1,10 @@
 //! What can be told of a prompt without a tokenizer: about how long it is, and how it begins.
 
+use std::borrow::Cow;
+use std::ops::Range;
+
 use gateway_core::PromptBlocks;
-use memchr::{memchr, memmem};
+use memchr::memmem;
 
 use super::fields::Prompt;
 use super::hash::hash;
@@ -71,19 +74,41 @@ pub(super) fn tokens(prompt: &Prompt<'_>) -> Option<u32> {
     (bytes > 0).then(|| u32::try_from(tokens).unwrap_or(u32::MAX))
 }
 
-/// How many strings with base64 in them there are, and the bytes of it.
+/// How many pictures and the like there are in base64, and the bytes of it.
 fn attached(json: &[u8]) -> (usize, usize) {
-    let (mut count, mut bytes, mut end) = (0, 0, 0);
-    for at in memmem::find_iter(json, b";base64,") {
-        // Base64 has no quotes, nor has JSON a string without an end.
-        if at >= end {
-            let length = memchr(b'"', &json[at..]).unwrap_or(json.len() - at);
-            end = at + length;
-            bytes += length;
-            count += 1;
-        }
+    attachments(json).fold((0, 0), |(count, bytes), at| (count + 1, bytes + at.len()))
+}
+
+/// Shorter ones are text that speaks of base64, or no more than their hash.
+const ATTACHMENT_BYTES: usize = 256;
+
+/// Where pictures and the like are in base64.
+fn attachments(json: &[u8]) -> impl Iterator<Item = Range<usize>> + '_ {
+    const MARK: &[u8] = b";base64,";
+    // A slash may be escaped in JSON.
+    let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=' | b'\\');
+    let starts = memmem::find_iter(json, MARK).map(|at| at + MARK.len());
+    let found = starts.map(move |start| {
+        let rest = &json[start..];
+        start..start + rest.iter().position(|byte| !is_base64(byte)).unwrap_or(rest.len())
+    });
+    found.filter(|at| at.len() >= ATTACHMENT_BYTES)
+}
+
+/// The text with the hash of each picture in its place: what a picture is in an engine's cache has nothing to do with
+/// the bytes that it is sent with.
+fn without_attachments(json: &[u8]) -> Cow<'_, [u8]> {
+    let (mut text, mut end) = (Vec::new(), 0);
+    for at in attachments(json) {
+        text.extend_from_slice(&json[end..at.start]);
+        text.extend_from_slice(&hash(0, &json[at.clone()]).to_le_bytes());
+        end = at.end;
     }
-    (count, bytes)
+    if end == 0 {
+        return Cow::Borrowed(json);
+    }
+    text.extend_from_slice(&json[end..]);
+    Cow::Owned(text)
 }
 
 /// The hashes of the prompt's whole blocks. `seed` stands for all that must be alike besides.
@@ -99,7 +124,8 @@ pub(super) fn blocks(prompt: &Prompt<'_>, hashing: PromptHashing, seed: u64) -> 
         hashes.last().copied().unwrap_or(state)
     };
     for part in before {
-        let mut whole = part.as_bytes().chunks_exact(size);
+        let part = without_attachments(part.as_bytes());
+        let mut whole = part.chunks_exact(size);
         state = whole.by_ref().fold(state, &mut take);
         // What is left is a part of the next block: it is always followed by the same.
         state = hash(state, whole.remainder());
@@ -107,7 +133,7 @@ pub(super) fn blocks(prompt: &Prompt<'_>, hashing: PromptHashing, seed: u64) -> 
     // What a conversation may be continued after: without the end mark of its array or string.
     let text = last.trim_end();
     let open = text.strip_suffix([']', '"']).unwrap_or(text).trim_end();
-    open.as_bytes().chunks_exact(size).fold(state, take);
+    without_attachments(open.as_bytes()).chunks_exact(size).fold(state, take);
     if hashes.is_empty() {
         return PromptBlocks::default();
     }
@@ -147,9 +173,25 @@ mod tests {
         let body = format!(r#"{{"model":"m","messages":[{picture},"{}",{picture}]}}"#, "x".repeat(4000));
         let tokens = of(&body, tokens).unwrap();
         assert!((3_000..3_050).contains(&tokens), "{tokens}");
-        // No more than the bytes that are there are taken away.
+        // Text that speaks of base64 is text.
         let odd = format!(r#"{{"model":"m","prompt":"{}"}}"#, ";base64,".repeat(2000));
-        assert_eq!(of(&odd, super::tokens), Some(1001));
+        assert_eq!(of(&odd, super::tokens), Some(4_001));
+    }
+
+    #[test]
+    fn a_picture_is_one_thing_among_the_blocks_and_what_follows_it_counts() {
+        let ask = |picture: &str, text: &str| {
+            let url = format!("data:image/png;base64,{}", picture.repeat(250_000));
+            let parts = serde_json::json!([{"image_url": {"url": url}}, {"text": text}]);
+            hashes(&serde_json::json!({"model": "m", "messages": [{"content": parts}]}).to_string())
+        };
+        let text = "0123456789".repeat(30);
+        let base = ask("AbC/", &text);
+        assert!((5..8).contains(&base.len()), "{}", base.len());
+        assert!(ask("AbC/", &format!("{text}{text}")).starts_with(&base[..base.len() - 1]));
+        let (other, end) = (ask("AbCd", &text), ask("AbC/", "something else"));
+        assert_ne!(other[1], base[1], "another picture is another prompt");
+        assert_eq!(end[0], base[0]);
     }
 
     #[test]

@@ -13,10 +13,10 @@ use index::{Holders, PrefixIndex, Prompt};
 use numbered::Numbered;
 use pace::{Backlog, Millis, Pace};
 
-use super::choice::{LOOKS, reserve_whoever, share};
+use super::choice::{LOOKS, reserve_whoever, slots};
 use super::mix::fnv1a;
 use super::{Balancer, Candidates, Score};
-use crate::dispatch::{Attempt, Outcome};
+use crate::dispatch::{Attempt, Fault, Outcome};
 use crate::router::Requirements;
 use crate::runner::{Least, Reservation, Runner};
 
@@ -186,7 +186,9 @@ impl PrefixCache {
         let cached = cached.min(question.tokens.saturating_sub(1));
         let uncached = question.tokens - cached;
         let work = ahead + Self::READ_AND_KEPT * uncached as f32 + Self::BATCH;
-        let cost = work / pace * (1.0 + Self::CROWDED * share(&load) as f32);
+        // Of our own requests only: reports would bring their age into it.
+        let crowd = f64::from(load.in_flight) / slots(&load);
+        let cost = work / pace * (1.0 + Self::CROWDED * crowd.min(1.0) as f32);
         Some(Estimate { cost, ahead, cached, uncached })
     }
 
@@ -292,19 +294,27 @@ impl Balancer for PrefixCache {
 
     fn observe(&self, attempt: &Attempt<'_>) {
         let Some((number, peer)) = self.peer(attempt.runner) else { return };
-        let now = self.millis(Instant::now());
         let prefix = &attempt.workload.prefix;
         let prompt = Prompt {
             hashes: prefix.hashes(),
             tokens_per_block: prefix.tokens_per_block(),
             salt: fnv1a(attempt.model.map_or("", |model| model.as_str()).as_bytes()),
         };
-        let Some(first_byte) = attempt.first_byte else {
+        // One that refuses has read nothing. One that breaks off or is left has, if its answer had begun.
+        let refused = matches!(
+            attempt.outcome,
+            Outcome::ClientFault
+                | Outcome::Overloaded
+                | Outcome::NeverSent
+                | Outcome::RunnerFault(Fault::Status)
+        );
+        let Some(first_byte) = attempt.first_byte.filter(|_| !refused) else {
             self.index.take_back(&prompt, number);
             return;
         };
         self.index.record(&prompt, number, false);
-        if attempt.outcome == Outcome::Success {
+        let now = self.millis(Instant::now());
+        if attempt.outcome == Outcome::Success && attempt.streamed {
             let tokens = attempt.prefill_tokens as f32;
             peer.pace.add(tokens, first_byte.as_secs_f32(), now);
             self.pace.add(tokens, first_byte.as_secs_f32(), now);
