@@ -5,9 +5,11 @@ mod common;
 #[path = "common/strategies.rs"]
 mod list;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use common::setup;
+use gateway_core::pipeline::PipelineSpec;
 use gateway_core::{
     Balancer, InMemoryRegistry, LeaveReason, PrefixCache, PromptBlocks, Registry, Requirements, Reservation,
     Workload,
@@ -118,4 +120,34 @@ async fn what_was_never_read_is_forgotten() {
     for refused in [429, 503, 500, 401, 400] {
         assert_eq!(cached_after(move || Script::status(refused, "no")).await, 0.0, "{refused}");
     }
+}
+
+#[test]
+fn a_mixture_with_the_prefix_in_it_keeps_conversations_together_and_the_load_even() {
+    let spec = r#"{"scorers": [{"name": "prefix", "weight": 2.0}, {"name": "load"}]}"#;
+    let mixture = serde_json::from_str::<PipelineSpec>(spec).unwrap().build().unwrap();
+    assert!(mixture.reads_prompts());
+    let registry = fleet(&[8; 8]);
+    let pick = |requirements: &Requirements| pick_for(&registry, &mixture, requirements, &[]).unwrap();
+    let mut homes = BTreeSet::new();
+    let mut first = Vec::new();
+    for conversation in 0..16 {
+        let held = pick(&prompt(conversation, 20));
+        assert_eq!(held.reason(), None);
+        homes.insert(held.runner().id().to_string());
+        first.push(held);
+    }
+    assert_eq!(homes.len(), 8, "what is new goes where there is least to do");
+    let homes: Vec<_> = first.iter().map(|held| held.runner().id().clone()).collect();
+    drop(first);
+    for (conversation, home) in (0..).zip(&homes) {
+        let next = pick(&prompt(conversation, 21));
+        assert_eq!((next.runner().id(), next.reason()), (home, Some("prefix")));
+        assert!(next.prefill_tokens() <= BLOCK);
+    }
+    // Two thirds of what counts is the cache, one third the load: a full favourite is left alone.
+    let many: Vec<_> = (0..9).map(|_| pick(&prompt(3, 21)).runner().id().clone()).collect();
+    assert_eq!(many.iter().filter(|id| **id == homes[3]).count(), 9);
+    let held: Vec<_> = (0..9).map(|_| pick(&prompt(3, 21))).collect();
+    assert!(held.iter().any(|held| *held.runner().id() != homes[3]));
 }

@@ -46,8 +46,8 @@ pub use part::{Filter, Scene, Scorer};
 pub use picker::Picker;
 pub use scale::Scale;
 pub use scorers::{
-    CostScorer, FinishScorer, LabelScorer, LatencyScorer, LoadScorer, QueueScorer, SessionScorer,
-    TokensScorer, WarmScorer,
+    CostScorer, FinishScorer, LabelScorer, LatencyScorer, LoadScorer, PrefixScorer, QueueScorer,
+    SessionScorer, TokensScorer, WarmScorer,
 };
 pub use spec::{FilterName, FilterSpec, PipelineSpec, ScorerName, ScorerSpec};
 

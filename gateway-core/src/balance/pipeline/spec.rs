@@ -5,8 +5,8 @@ use serde::Deserialize;
 use super::filters::{DeadlineFilter, LabelFilter, MaxLoadFilter, WarmFilter};
 use super::picker::Picker;
 use super::scorers::{
-    CostScorer, FinishScorer, LabelScorer, LatencyScorer, LoadScorer, QueueScorer, SessionScorer,
-    TokensScorer, WarmScorer,
+    CostScorer, FinishScorer, LabelScorer, LatencyScorer, LoadScorer, PrefixScorer, QueueScorer,
+    SessionScorer, TokensScorer, WarmScorer,
 };
 use super::{Filter, Pipeline, PipelineBuilder, PipelineError, Scorer};
 
@@ -94,6 +94,8 @@ pub enum ScorerName {
     Latency,
     /// [`LoadScorer`].
     Load,
+    /// [`PrefixScorer`].
+    Prefix,
     /// [`QueueScorer`].
     Queue,
     /// [`SessionScorer`].
@@ -183,6 +185,7 @@ impl ScorerSpec {
             }
             ScorerName::Latency => Box::new(LatencyScorer),
             ScorerName::Load => Box::new(LoadScorer),
+            ScorerName::Prefix => Box::new(PrefixScorer::default()),
             ScorerName::Queue => Box::new(QueueScorer),
             ScorerName::Session => Box::new(SessionScorer),
             ScorerName::Tokens => Box::new(TokensScorer),

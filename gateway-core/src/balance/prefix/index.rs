@@ -200,6 +200,30 @@ impl PrefixIndex {
         holders
     }
 
+    /// How many leading blocks one runner has. Whoever has a block has those before it, so a few of them tell; where
+    /// entries had to make room in between, it may be less than [`PrefixIndex::holders`] says.
+    pub(super) fn depth(&self, prompt: &Prompt<'_>, runner: u16) -> u32 {
+        prompt.hashes.partition_point(|hash| self.has(self.place(*hash, prompt.salt), runner)) as u32
+    }
+
+    fn has(&self, place: Place, runner: u16) -> bool {
+        for step in 0..Self::CHAIN {
+            let mut alike = 0;
+            for word in self.bucket(place, step) {
+                let entry = Entry::unpack(word.load(Ordering::Relaxed));
+                let Some(entry) = entry.filter(|entry| entry.tag == place.tag) else { continue };
+                if entry.runner == runner {
+                    return self.caches.get(runner).is_live(entry.stamp);
+                }
+                alike += 1;
+            }
+            if alike < WAYS {
+                break;
+            }
+        }
+        false
+    }
+
     /// The runner is sent this prompt, or (no longer `pending`) has proved that it has read it.
     pub(super) fn record(&self, prompt: &Prompt<'_>, runner: u16, pending: bool) {
         // From the end, as caches let go of the end first.
@@ -308,6 +332,20 @@ mod tests {
             Some(*hash)
         };
         turns.iter().scan(1, step).collect()
+    }
+
+    #[test]
+    fn one_runner_has_as_much_alone_as_among_the_others() {
+        let index = PrefixIndex::new(1 << 12, 1 << 20);
+        let long: Vec<u8> = (0..100).collect();
+        for (runner, blocks) in [(0, 100), (1, 37), (2, 1), (3, 64)] {
+            index.record(&prompt(&path(&long[..blocks])), runner, false);
+        }
+        let hashes = path(&long);
+        let (asked, among) = (prompt(&hashes), found(&index, &hashes));
+        for runner in 0..5 {
+            assert_eq!(index.depth(&asked, runner), among.get(&runner).copied().unwrap_or(0), "{runner}");
+        }
     }
 
     #[test]

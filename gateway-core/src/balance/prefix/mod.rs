@@ -160,6 +160,27 @@ impl PrefixCache {
         Question { prompt, tokens, holders, pace, instant, now }
     }
 
+    /// How many tokens of a prompt a runner has, and of how many; `None` if nothing is known of the prompt.
+    pub(super) fn cached(&self, requirements: &Requirements, runner: &Runner) -> Option<(u32, u32)> {
+        let prompt = self.prompt(requirements);
+        let blocks = u32::try_from(prompt.hashes.len()).ok().filter(|blocks| *blocks > 0)?;
+        let all = blocks.saturating_mul(prompt.tokens_per_block);
+        let tokens = requirements.workload.prompt_tokens.unwrap_or(all).max(1);
+        let number = Self::number(runner).filter(|_| self.is_known(runner));
+        let blocks = number.map_or(0, |number| self.index.depth(&prompt, number));
+        Some((blocks.saturating_mul(prompt.tokens_per_block).min(tokens - 1), tokens))
+    }
+
+    /// A prompt goes to a runner, whoever chose it.
+    pub(super) fn sent(&self, requirements: &Requirements, reservation: Reservation) -> Reservation {
+        let (cached, _) = self.cached(requirements, reservation.runner()).unwrap_or_default();
+        if let Some((number, _)) = self.peer(reservation.runner()) {
+            self.index.record(&self.prompt(requirements), number, true);
+        }
+        let reservation = reservation.with_cached(cached);
+        if cached > 0 { reservation.because("prefix") } else { reservation }
+    }
+
     /// Whether what is known under its number is about this runner.
     fn is_known(&self, runner: &Runner) -> bool {
         let owner = runner.key().generation.0.wrapping_add(1);
