@@ -4,7 +4,7 @@
 //! This crate knows no protocol. It has no HTTP server, opens no socket and parses no API's JSON;
 //! transport crates implement [`RunnerLink`], `gateway-http` makes a service of it all. What strangers
 //! implement is here: [`Registry`], [`Router`], [`Balancer`], [`RunnerLink`], [`RunnerSource`],
-//! [`Observer`].
+//! [`Inventory`], [`Observer`].
 //!
 //! # The way of a request
 //!
@@ -46,6 +46,7 @@ mod dispatch;
 mod error;
 mod fleet;
 mod health;
+mod inventory;
 mod lifecycle;
 mod link;
 mod names;
@@ -79,6 +80,7 @@ pub use fleet::{Fleet, ModelEntry};
 pub use health::{
     BreakerPolicy, BreakerState, HealthPolicy, HeldFor, HoldPolicy, OutlierPolicy, Standing, WarmupPolicy,
 };
+pub use inventory::{Inventory, InventoryChange};
 pub use lifecycle::{IdleUnload, Lifecycle, LifecyclePolicy, LoadError, Loading};
 pub use link::{LinkDescription, LinkError, LinkRequest, LinkResponse, RunnerLink};
 pub use names::{Generation, InvalidName, ModelId, RequestId, RunnerId, RunnerKey};

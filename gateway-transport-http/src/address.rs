@@ -36,7 +36,7 @@ impl InvalidAddress {
 }
 
 /// A checked address.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Address {
     target: Target,
     host_header: HeaderValue,
@@ -45,7 +45,7 @@ pub(crate) struct Address {
     prefix: String,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Target {
     Ip(SocketAddr),
     /// Looked up anew for every connection: names move.
@@ -98,6 +98,13 @@ impl Address {
     /// `host:port`.
     pub(crate) fn authority(&self) -> &str {
         &self.authority
+    }
+
+    /// The same, but connections go to `to` instead of where its host leads. The header `host` stays.
+    pub(crate) fn at(mut self, to: SocketAddr) -> Self {
+        self.target = Target::Ip(to);
+        self.authority = to.to_string();
+        self
     }
 
     pub(crate) fn too_long(&self) -> InvalidAddress {

@@ -27,10 +27,12 @@
 
 mod address;
 mod engine;
+mod inventory;
 mod link;
 mod source;
 
 pub use address::InvalidAddress;
 pub use engine::EngineLink;
+pub use inventory::{FixedList, HttpRunnersHandle};
 pub use link::{HttpLink, HttpLinkBuilder};
 pub use source::{HttpRunner, HttpRunners, InvalidRunner};

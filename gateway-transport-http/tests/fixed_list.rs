@@ -1,55 +1,16 @@
 //! Runners of a fixed list join, fall ill, get well and leave.
 
+mod sourcing;
 mod support;
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use gateway_core::{
-    CancellationToken, FleetEvent, Health, InMemoryRegistry, LeaveReason, ModelState, Registry, Runner,
-    RunnerSource,
-};
+use gateway_core::{FleetEvent, Health, LeaveReason, ModelState, Registry};
 use gateway_transport_http::{HttpRunner, HttpRunners};
+use sourcing::run;
 use support::*;
-use tokio::task::JoinHandle;
 
 const MODELS: &str = r#"{"object":"list","data":[{"id":"m","object":"model","owned_by":"x"}]}"#;
-
-struct Running {
-    registry: Arc<InMemoryRegistry>,
-    stop: CancellationToken,
-    task: JoinHandle<()>,
-}
-
-fn run(runners: HttpRunners) -> Running {
-    let registry = Arc::new(InMemoryRegistry::new());
-    let stop = CancellationToken::new();
-    let task = tokio::spawn(Box::new(runners).run(registry.clone(), stop.clone()));
-    Running { registry, stop, task }
-}
-
-impl Running {
-    /// Waits until the registry is as it should be.
-    async fn until(&self, what: &str, done: impl Fn(&[Arc<Runner>]) -> bool) {
-        let mut events = self.registry.events();
-        soon(what, async {
-            while !done(self.registry.fleet().runners()) {
-                events.next().await.unwrap();
-            }
-        })
-        .await;
-    }
-
-    fn runner(&self) -> Arc<Runner> {
-        self.registry.fleet().runners()[0].clone()
-    }
-
-    async fn stopped(self) -> Arc<InMemoryRegistry> {
-        self.stop.cancel();
-        soon("stopping", self.task).await.unwrap();
-        self.registry
-    }
-}
 
 fn quick(runners: HttpRunners) -> HttpRunners {
     runners.probe_interval(Duration::from_millis(5))
@@ -237,14 +198,6 @@ async fn a_runner_that_was_replaced_stays_replaced() {
     running.until("joining", |runners| !runners.is_empty()).await;
     let old = running.runner();
     let new = running.registry.join((*old.spec()).clone(), old.status().clone(), old.link().clone());
-    server.set("/v1/models", 200, &MODELS.replace("\"m\"", "\"other\""));
-    let asked = server.asked("/v1/models").len();
-    soon("the last probe", async {
-        while server.asked("/v1/models").len() == asked {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
     let registry = running.stopped().await;
     assert_eq!(registry.fleet().runners()[0].key(), &new);
 }

@@ -47,7 +47,7 @@ impl Machine {
 /// assert_eq!(spec.slots.map(|slots| slots.get()), Some(8));
 /// # Ok::<(), gateway_core::InvalidName>(())
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RunnerSpec {
     /// Its stable id.
     pub id: RunnerId,

@@ -1,7 +1,9 @@
-//! A fixed list of runners.
+//! Runners that have an HTTP address, from wherever they are known.
 
+mod drains;
 mod health;
 mod runner;
+mod supervise;
 mod watch;
 
 use std::fmt;
@@ -10,18 +12,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use gateway_core::{CancellationToken, Registry, RunnerSource};
-use tokio::task::JoinSet;
+use gateway_core::{CancellationToken, Inventory, InventoryChange, Registry, RunnerSource};
 
+use crate::inventory::{FixedList, Handed, HttpRunnersHandle};
 use runner::Defaults;
 pub use runner::{HttpRunner, InvalidRunner};
+use supervise::{Policy, Supervisor};
 
-/// Runners at fixed HTTP addresses.
+/// Runners that have an HTTP address: a fixed list, or what an [`Inventory`] tells.
 ///
 /// A runner joins when its engine has answered for the first time, or at once if its
 /// [models are given](HttpRunners::models). Every 10 s its engine is asked how it is; after three failures
 /// in a row it is unhealthy, after one good answer it is well again. An entry that cannot be used is
-/// logged as an error and left out; [`HttpRunners::validate`] finds it beforehand.
+/// logged as an error and left out; of a fixed list, [`HttpRunners::validate`] finds it beforehand.
+///
+/// What the inventory tells is compared, by id, with what is there. An entry that is as it was is not
+/// disturbed. One that has gone *drains*: it gets no new request, finishes those that it has, and leaves. One
+/// that has changed joins anew as soon as it answers; its old self serves until then (at most for
+/// [`HttpRunners::HANDOVER`]) and finishes what it has.
 ///
 /// ```
 /// use gateway_transport_http::HttpRunners;
@@ -32,20 +40,66 @@ pub use runner::{HttpRunner, InvalidRunner};
 /// ```
 #[must_use = "a source does nothing until a gateway runs it"]
 pub struct HttpRunners {
-    entries: Vec<Result<HttpRunner, InvalidRunner>>,
+    supply: Supply,
     defaults: Defaults,
+    policy: Policy,
+}
+
+enum Supply {
+    /// Kept apart, so that it can be looked at beforehand.
+    Fixed(FixedList),
+    Other(Box<dyn Inventory<Entry = HttpRunner>>),
 }
 
 impl HttpRunners {
+    /// The most runners of one source unless [set](HttpRunners::max_runners): each costs a task and an idle
+    /// connection, and a list that is longer is more likely a mistake.
+    pub const MAX_RUNNERS: usize = 10_000;
+    /// How long a runner that has gone may take to finish what it has, unless
+    /// [set](HttpRunners::drain_timeout): longer than most answers take, and much less than the hour that a
+    /// request may take at most.
+    pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(600);
+    /// How long a runner that has changed serves as it was while its new self has not answered.
+    pub const HANDOVER: Duration = Duration::from_secs(30);
+
+    fn new(supply: Supply) -> Self {
+        let policy = Policy {
+            max_runners: Self::MAX_RUNNERS,
+            drain_timeout: Self::DRAIN_TIMEOUT,
+            handover: Self::HANDOVER,
+        };
+        Self { supply, defaults: Defaults::default(), policy }
+    }
+
     /// Runners of which only the addresses are known.
     pub fn fixed<A: AsRef<str>>(addresses: impl IntoIterator<Item = A>) -> Self {
-        let entries = addresses.into_iter().map(|address| Ok(HttpRunner::new(address)?)).collect();
-        Self { entries, defaults: Defaults::default() }
+        FixedList::addresses(addresses).into()
     }
 
     /// Runners of which more is known.
     pub fn list(runners: impl IntoIterator<Item = HttpRunner>) -> Self {
-        Self { entries: runners.into_iter().map(Ok).collect(), defaults: Defaults::default() }
+        FixedList::runners(runners).into()
+    }
+
+    /// The runners that an inventory tells of, as they come and go.
+    pub fn from_inventory(inventory: impl Inventory<Entry = HttpRunner>) -> Self {
+        Self::new(Supply::Other(Box::new(inventory)))
+    }
+
+    /// Runners whose list is set, and changed, through the handle.
+    ///
+    /// ```
+    /// use gateway_transport_http::{HttpRunner, HttpRunners};
+    ///
+    /// let (handle, runners) = HttpRunners::handle();
+    /// // `runners` goes to the gateway; then, at any time and from anywhere:
+    /// handle.set(vec![HttpRunner::new("http://10.0.0.5:8000")?]);
+    /// # drop(runners);
+    /// # Ok::<(), gateway_transport_http::InvalidAddress>(())
+    /// ```
+    pub fn handle() -> (HttpRunnersHandle, Self) {
+        let (handle, handed) = Handed::new();
+        (handle, Self::from_inventory(handed))
     }
 
     /// Fixes the models of all runners that do not have theirs fixed: their engines are not asked.
@@ -72,40 +126,63 @@ impl HttpRunners {
         self
     }
 
-    /// Whether every entry can be used; for those who would rather not start than start with some of them.
+    /// The most runners at once; those beyond are left out until the inventory tells of them again. Default:
+    /// [`HttpRunners::MAX_RUNNERS`].
+    pub fn max_runners(mut self, most: usize) -> Self {
+        self.policy.max_runners = most;
+        self
+    }
+
+    /// How long a runner that has gone may take to finish what it has; then its connections are closed.
+    /// Default: [`HttpRunners::DRAIN_TIMEOUT`].
+    pub fn drain_timeout(mut self, limit: Duration) -> Self {
+        self.policy.drain_timeout = limit;
+        self
+    }
+
+    /// Whether every entry of a fixed list can be used; for those who would rather not start than start with
+    /// some of them. What an inventory tells is not known beforehand, so with one it is `Ok`.
     ///
     /// # Errors
     ///
     /// The first problem.
     pub fn validate(&self) -> Result<(), InvalidRunner> {
-        self.entries.iter().try_for_each(|entry| entry.clone()?.or(&self.defaults).validate())
+        let Supply::Fixed(list) = &self.supply else { return Ok(()) };
+        list.entries().iter().try_for_each(|entry| entry.clone()?.or(&self.defaults).validate())
+    }
+}
+
+impl From<FixedList> for HttpRunners {
+    fn from(list: FixedList) -> Self {
+        Self::new(Supply::Fixed(list))
     }
 }
 
 #[async_trait]
 impl RunnerSource for HttpRunners {
     async fn run(self: Box<Self>, registry: Arc<dyn Registry>, stop: CancellationToken) {
-        let mut watches = JoinSet::new();
-        for entry in self.entries {
-            match entry.and_then(|entry| entry.or(&self.defaults).into_parts()) {
-                Ok(parts) => {
-                    watches.spawn(watch::watch(parts, registry.clone(), stop.clone()));
-                }
-                Err(error) => tracing::error!(%error, "a runner of the list is left out"),
-            }
+        Supervisor::new(registry, stop, self.defaults, self.policy).run(self.supply).await;
+    }
+}
+
+#[async_trait]
+impl Inventory for Supply {
+    type Entry = HttpRunner;
+
+    async fn next(&mut self) -> Option<InventoryChange<HttpRunner>> {
+        match self {
+            Self::Fixed(list) => list.next().await,
+            Self::Other(inventory) => inventory.next().await,
         }
-        while let Some(ended) = watches.join_next().await {
-            if let Err(error) = ended {
-                tracing::error!(%error, "the watch over a runner broke off");
-            }
-        }
-        // An empty list stays until it is told to stop, like any other source.
-        stop.cancelled().await;
     }
 }
 
 impl fmt::Debug for HttpRunners {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpRunners").field("runners", &self.entries.len()).finish_non_exhaustive()
+        let mut shown = f.debug_struct("HttpRunners");
+        if let Supply::Fixed(list) = &self.supply {
+            shown.field("runners", &list.len());
+        }
+        shown.finish_non_exhaustive()
     }
 }

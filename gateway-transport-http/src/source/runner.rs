@@ -1,5 +1,6 @@
 //! One entry of a fixed list.
 
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -46,7 +47,7 @@ pub enum InvalidRunner {
 /// assert!(runner.validate().is_ok());
 /// # Ok::<(), gateway_transport_http::InvalidAddress>(())
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct HttpRunner {
     address: Address,
     spec: RunnerSpec,
@@ -73,6 +74,18 @@ impl HttpRunner {
             api_key: None,
             problem: None,
         })
+    }
+
+    /// Its id.
+    pub fn runner_id(&self) -> &RunnerId {
+        &self.spec.id
+    }
+
+    /// Connects to `address` instead of where its host leads. Requests still name the host: one name may
+    /// stand for many runners.
+    pub fn connect_to(mut self, address: SocketAddr) -> Self {
+        self.address = self.address.at(address);
+        self
     }
 
     /// Sets the id, and with it the name for people. Default: `host:port`.

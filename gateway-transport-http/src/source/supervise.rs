@@ -1,0 +1,157 @@
+//! One engine of supervision over any inventory: who is new is watched, who has gone drains.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use gateway_core::{CancellationToken, Inventory, InventoryChange, Registry, RunnerId};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::drains::Drains;
+use super::runner::{Defaults, HttpRunner};
+use super::watch::{Fate, watch};
+
+/// What the watches of one source share.
+pub(super) struct Shared {
+    pub(super) registry: Arc<dyn Registry>,
+    pub(super) stop: CancellationToken,
+    pub(super) drains: Drains,
+    pub(super) drain_timeout: Duration,
+}
+
+/// How many runners there may be, and how they go.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Policy {
+    pub(super) max_runners: usize,
+    pub(super) drain_timeout: Duration,
+    pub(super) handover: Duration,
+}
+
+pub(super) struct Supervisor {
+    shared: Arc<Shared>,
+    defaults: Defaults,
+    policy: Policy,
+    known: HashMap<RunnerId, Known>,
+    /// One for each runner that is known, and for each that drains. The latter have a request under way each,
+    /// or they would have ended: so there are no more of them than requests.
+    watches: JoinSet<()>,
+}
+
+/// One that the inventory has.
+struct Known {
+    entry: HttpRunner,
+    /// To its watch, which is the last, and to those of its former selves that are not done yet.
+    fates: Vec<watch::Sender<Fate>>,
+}
+
+impl Supervisor {
+    pub(super) fn new(
+        registry: Arc<dyn Registry>,
+        stop: CancellationToken,
+        defaults: Defaults,
+        policy: Policy,
+    ) -> Self {
+        let drain_timeout = policy.drain_timeout;
+        let shared = Arc::new(Shared { registry, stop, drains: Drains::default(), drain_timeout });
+        Self { shared, defaults, policy, known: HashMap::new(), watches: JoinSet::new() }
+    }
+
+    /// Follows the inventory until it is told to stop, and ends every watch before it returns.
+    pub(super) async fn run(mut self, mut inventory: impl Inventory<Entry = HttpRunner>) {
+        let stop = self.shared.stop.clone();
+        let mut may_change = true;
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(ended) = self.watches.join_next() => log_if_broken(ended),
+                change = inventory.next(), if may_change => match change {
+                    Some(change) => self.apply(change),
+                    // What is known stays until it is told to stop.
+                    None => may_change = false,
+                },
+            }
+        }
+        drop(inventory);
+        while let Some(ended) = self.watches.join_next().await {
+            log_if_broken(ended);
+        }
+    }
+
+    fn apply(&mut self, change: InventoryChange<HttpRunner>) {
+        let mut too_many = 0;
+        match change {
+            InventoryChange::All(entries) => {
+                let mut listed = HashSet::with_capacity(entries.len());
+                let (entries, twice): (Vec<_>, Vec<_>) =
+                    entries.into_iter().partition(|entry| listed.insert(entry.runner_id().clone()));
+                for entry in twice {
+                    tracing::error!(runner = %entry.runner_id(), "a runner is left out: its id is there twice");
+                }
+                // First, so that there is room for those that come.
+                let gone: Vec<_> = self.known.keys().filter(|id| !listed.contains(*id)).cloned().collect();
+                gone.iter().for_each(|id| self.retire(id));
+                for entry in entries {
+                    too_many += usize::from(!self.admit(entry));
+                }
+            }
+            InventoryChange::Found(entry) => too_many += usize::from(!self.admit(entry)),
+            InventoryChange::Gone(id) => self.retire(&id),
+        }
+        if too_many > 0 {
+            let most = self.policy.max_runners;
+            tracing::error!(left_out = too_many, max_runners = most, "there are more runners than may be");
+        }
+    }
+
+    /// `false` if there are too many already.
+    fn admit(&mut self, entry: HttpRunner) -> bool {
+        let id = entry.runner_id();
+        match self.known.get(id) {
+            Some(known) if known.entry == entry => return true,
+            None if self.known.len() >= self.policy.max_runners => return false,
+            _ => {}
+        }
+        let parts = match entry.clone().or(&self.defaults).into_parts() {
+            Ok(parts) => parts,
+            Err(error) => {
+                // Its former self, if there is one, is better than nothing.
+                let stays_as_it_was = self.known.contains_key(id);
+                tracing::error!(runner = %id, %error, stays_as_it_was, "a runner is left out");
+                return true;
+            }
+        };
+        let (tell, fate) = watch::channel(Fate::Stay);
+        let mut fates = self.known.remove(id).map(|known| known.fates).unwrap_or_default();
+        fates.retain(|fate| !fate.is_closed());
+        let until = Instant::now() + self.policy.handover;
+        for fate in &fates {
+            fate.send_if_modified(|fate| {
+                let stays = *fate == Fate::Stay;
+                if stays {
+                    *fate = Fate::HandOver { until };
+                }
+                stays
+            });
+        }
+        fates.push(tell);
+        self.watches.spawn(watch(parts, self.shared.clone(), fate));
+        self.known.insert(id.clone(), Known { entry, fates });
+        true
+    }
+
+    fn retire(&mut self, id: &RunnerId) {
+        let Some(known) = self.known.remove(id) else { return };
+        for fate in known.fates {
+            fate.send_replace(Fate::Drain);
+        }
+    }
+}
+
+fn log_if_broken(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "the watch over a runner broke off");
+    }
+}
