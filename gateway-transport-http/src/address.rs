@@ -107,6 +107,14 @@ impl Address {
         self
     }
 
+    /// Host and port as they are looked up.
+    pub(crate) fn host_and_port(&self) -> (String, u16) {
+        match &self.target {
+            Target::Ip(address) => (address.ip().to_string(), address.port()),
+            Target::Name(host, port) => (host.clone(), *port),
+        }
+    }
+
     pub(crate) fn too_long(&self) -> InvalidAddress {
         InvalidAddress::new(&self.authority, "its host is too long for a runner's id")
     }

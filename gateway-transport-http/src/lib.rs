@@ -2,7 +2,17 @@
 //!
 //! [`HttpLink`] carries requests to one address over a pool of HTTP/1.1 connections of its own.
 //! [`EngineLink`] adds what the engine behind the address can tell and do: its models, its load, loading
-//! and unloading. [`HttpRunners`] is a fixed list of such runners for the gateway:
+//! and unloading. [`HttpRunners`] brings such runners into the gateway, from wherever it is known which there
+//! are:
+//!
+//! | inventory | which runners |
+//! |---|---|
+//! | [`FixedList`] | those that are written down |
+//! | [`DnsNames`] | every address of a name |
+//! | `WatchedFile` (feature `file`) | those in a file, which may change |
+//! | `Kubernetes` (feature `kubernetes`) | ready pods, by label or by service |
+//! | [`HttpRunnersHandle`] | those that the host says, at any time |
+//! | your own [`Inventory`](gateway_core::Inventory) | whatever it tells |
 //!
 //! ```
 //! use gateway_transport_http::{HttpRunner, HttpRunners};
@@ -29,10 +39,15 @@ mod address;
 mod engine;
 mod inventory;
 mod link;
+mod pause;
 mod source;
 
 pub use address::InvalidAddress;
 pub use engine::EngineLink;
-pub use inventory::{FixedList, HttpRunnersHandle};
+pub use inventory::{DnsNames, FixedList, HttpRunnersHandle, Resolve, RunnerEntry};
+#[cfg(feature = "file")]
+pub use inventory::{FileProblem, WatchedFile};
+#[cfg(feature = "kubernetes-any-version")]
+pub use inventory::{Kubernetes, KubernetesPort};
 pub use link::{HttpLink, HttpLinkBuilder};
 pub use source::{HttpRunner, HttpRunners, InvalidRunner};

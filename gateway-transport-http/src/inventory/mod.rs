@@ -1,8 +1,25 @@
 //! Where it is known which runners there are. One file each.
 
+mod dns;
+mod entry;
+#[cfg(feature = "file")]
+mod file;
 mod fixed;
 mod handle;
+#[cfg(feature = "kubernetes-any-version")]
+mod kubernetes;
 
+pub use dns::{DnsNames, Resolve};
+pub use entry::RunnerEntry;
+#[cfg(feature = "file")]
+pub use file::{FileProblem, WatchedFile};
 pub use fixed::FixedList;
 pub(crate) use handle::Handed;
 pub use handle::HttpRunnersHandle;
+#[cfg(feature = "kubernetes-any-version")]
+pub use kubernetes::{Kubernetes, KubernetesPort};
+
+use crate::source::HttpRunner;
+
+/// What a host adds to what an inventory knows of each runner.
+type Each = Box<dyn Fn(HttpRunner) -> HttpRunner + Send>;

@@ -81,6 +81,11 @@ impl HttpRunner {
         &self.spec.id
     }
 
+    /// Host and port of its address.
+    pub(crate) fn host_and_port(&self) -> (String, u16) {
+        self.address.host_and_port()
+    }
+
     /// Connects to `address` instead of where its host leads. Requests still name the host: one name may
     /// stand for many runners.
     pub fn connect_to(mut self, address: SocketAddr) -> Self {

@@ -1,6 +1,7 @@
 //! One engine of supervision over any inventory: who is new is watched, who has gone drains.
 
 use std::collections::{HashMap, HashSet};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,22 +60,34 @@ impl Supervisor {
     }
 
     /// Follows the inventory until it is told to stop, and ends every watch before it returns.
-    pub(super) async fn run(mut self, mut inventory: impl Inventory<Entry = HttpRunner>) {
+    pub(super) async fn run(mut self, inventory: impl Inventory<Entry = HttpRunner>) {
         let stop = self.shared.stop.clone();
-        let mut may_change = true;
-        loop {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => break,
-                Some(ended) = self.watches.join_next() => log_if_broken(ended),
-                change = inventory.next(), if may_change => match change {
-                    Some(change) => self.apply(change),
-                    // What is known stays until it is told to stop.
-                    None => may_change = false,
-                },
+        let mut inventory = Some(inventory);
+        while !stop.is_cancelled() {
+            let change = {
+                let next = async {
+                    match &mut inventory {
+                        Some(inventory) => inventory.next().await,
+                        None => std::future::pending().await,
+                    }
+                };
+                let mut next = pin!(next);
+                // One future for as long as it takes: watches that end do not make the inventory begin anew.
+                loop {
+                    tokio::select! {
+                        biased;
+                        () = stop.cancelled() => break None,
+                        Some(ended) = self.watches.join_next() => log_if_broken(ended),
+                        change = next.as_mut() => break change,
+                    }
+                }
+            };
+            match change {
+                Some(change) => self.apply(change),
+                // What is known stays until it is told to stop.
+                None => inventory = None,
             }
         }
-        drop(inventory);
         while let Some(ended) = self.watches.join_next().await {
             log_if_broken(ended);
         }

@@ -15,6 +15,7 @@ use super::health::Verdict;
 use super::runner::Parts;
 use super::supervise::Shared;
 use crate::engine::EngineLink;
+use crate::pause::jittered;
 
 /// What is to become of a runner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,9 +199,4 @@ async fn probe(
     }
     let reply = link.command(Command::Status).await?;
     Ok(reply.result.and_then(|()| reply.status.ok_or_else(|| "it sent no status".to_owned())))
-}
-
-/// Give or take a tenth, so that the probes of many runners and gateways do not fall together.
-fn jittered(interval: Duration) -> Duration {
-    interval.mul_f64(0.9 + 0.2 * fastrand::f64())
 }
