@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use gateway_core::{BoxError, InMemoryRegistry, Registry};
 use gateway_http::{BearerTokens, Gateway};
-use gateway_transport_http::{HttpRunner, HttpRunners};
 use gateway_transport_ws::WsRunners;
 
-use crate::config::{RunnerEntry, Settings};
+use crate::config::Settings;
 
 /// A gateway, and its registry to look into.
 pub(crate) struct Assembled {
@@ -50,11 +49,8 @@ pub(crate) fn assemble(settings: &Settings) -> Result<Assembled, BoxError> {
     if let Some(token) = &settings.runner_token {
         builder = builder.runners(WsRunners::builder().auth_token(token).build());
     }
-    if !settings.runners.is_empty() {
-        let runners = settings.runners.iter().map(runner).collect::<Result<Vec<_>, _>>()?;
-        let runners = HttpRunners::list(runners);
-        runners.validate()?;
-        builder = builder.runners(runners);
+    for source in settings.sources()? {
+        builder = builder.runners(source);
     }
     Ok(Assembled { gateway: builder.build()?, registry })
 }
@@ -65,21 +61,4 @@ fn clients(settings: &Settings) -> Result<BearerTokens, BoxError> {
     settings.clients.iter().try_fold(tokens, |tokens, client| {
         Ok(tokens.with_identity(client.identity()?, &client.token).map_err(invalid)?)
     })
-}
-
-fn runner(entry: &RunnerEntry) -> Result<HttpRunner, BoxError> {
-    let mut runner = HttpRunner::new(&entry.url)?;
-    if let Some(id) = &entry.id {
-        runner = runner.id(id);
-    }
-    if let Some(machine) = &entry.machine {
-        runner = runner.machine(machine);
-    }
-    if let Some(slots) = entry.slots {
-        runner = runner.slots(slots);
-    }
-    if !entry.models.is_empty() {
-        runner = runner.models(entry.models.iter().map(String::as_str));
-    }
-    Ok(entry.labels.iter().fold(runner, |runner, (key, value)| runner.label(key, value)))
 }

@@ -6,13 +6,15 @@ mod assemble;
 #[allow(dead_code, reason = "what the program itself goes by is in standalone_config.rs")]
 mod config;
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use assemble::{Assembled, assemble};
 use bytes::Bytes;
 use clap::Parser;
 use config::{Flags, Settings};
-use gateway_core::{ModelId, RunnerId, RunnerSpec, RunnerStatus};
+use gateway_core::{ModelId, Runner, RunnerId, RunnerSpec, RunnerStatus};
 use gateway_testkit::{Fault, MockEngine, Script};
 use http::{HeaderMap, Request};
 use http_body_util::{BodyExt, Full};
@@ -154,4 +156,80 @@ async fn names_strategy_and_size() {
     assert_eq!((answer.status, &answer.headers["x-model-used"]), (200, &"m".parse().unwrap()));
     assert_eq!(answer.headers["x-router-reason"], "round-robin");
     assert_eq!(ask(&assembled, "t", r#"{"model":"gpt","n":1}"#).await.status, 413);
+}
+
+/// Waits until the gateway has the runners that it should.
+async fn until(assembled: &Assembled, done: impl Fn(&[Arc<Runner>]) -> bool) {
+    let mut events = assembled.registry.events();
+    let settled = async {
+        while !done(assembled.registry.fleet().runners()) {
+            events.next().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), settled).await.expect("the runners do not come");
+}
+
+#[tokio::test]
+async fn runners_are_found_in_a_file() {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("found.toml");
+    let entries = ["url = 'http://127.0.0.1:1'\nslots = 2\nmachine = 'cpu'", "url = 'http://127.0.0.1:2'"];
+    let written = entries.map(|entry| format!("[[runner]]\n{entry}\n")).concat();
+    std::fs::write(&path, &written).unwrap();
+    let assembled = gateway(
+        &format!(
+            "[discovery]\nmode = 'file'\npath = '{}'\ninterval_s = 0.02\ndrain_s = 0\n\
+             models = ['m']\nslots = 9\nmachine = 'gpu'\nlabels = {{ zone = 'eu' }}\n\
+             [[runner]]\nurl = 'http://127.0.0.1:3'\nid = 'listed'\nmodels = ['m']",
+            path.display()
+        ),
+        [],
+    );
+    until(&assembled, |runners| runners.len() == 3).await;
+    let fleet = assembled.registry.fleet();
+    let [first, second, listed] = &fleet.runners()[..] else { panic!() };
+    let said = |runner: &Runner| {
+        let spec = runner.spec();
+        (spec.slots.map(|slots| slots.get()), spec.machine.description.clone(), spec.labels.len())
+    };
+    assert_eq!(said(first), (Some(2), Some("cpu".to_owned()), 1));
+    assert_eq!(said(second), (Some(9), Some("gpu".to_owned()), 1));
+    assert_eq!(said(listed), (None, None, 0));
+    // With no time to drain, not even a request holds it.
+    let _held = first.try_reserve().unwrap();
+    std::fs::write(&path, "").unwrap();
+    until(&assembled, |runners| runners.len() == 1).await;
+}
+
+#[tokio::test]
+async fn runners_are_found_by_name_and_there_are_no_more_than_may_be() {
+    let found =
+        "[discovery]\nmode = 'dns'\nnames = ['dns://localhost:1', 'dns://127.0.0.1:1']\nmodels = ['m']";
+    for (more, ids) in [
+        ("", &["127.0.0.1@127.0.0.1:1", "localhost@127.0.0.1:1"][..]),
+        ("\nmax_runners = 1", &["localhost@127.0.0.1:1"]),
+    ] {
+        let assembled = gateway(&format!("{found}{more}"), []);
+        until(&assembled, |runners| {
+            runners.iter().map(|runner| runner.id().as_str()).eq(ids.iter().copied())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn found_runners_get_the_key_that_is_set_for_them() {
+    let seen = |file: String| async move {
+        let engine = fine();
+        let server = engine.serve_http().await.unwrap();
+        let file = file.replace("URL", &server.url()).replace("PORT", &server.address().port().to_string());
+        let assembled = gateway(&file, []);
+        until(&assembled, |runners| runners.len() == 1).await;
+        assert_eq!(ask(&assembled, "t", CHAT).await.status, 200);
+        engine.last_seen().unwrap().head.headers.get("authorization").cloned()
+    };
+    let dns = "[discovery]\nmode = 'dns'\nnames = ['dns://127.0.0.1:PORT']\nmodels = ['m']";
+    assert_eq!(seen(dns.to_owned()).await, None);
+    assert_eq!(seen(format!("{dns}\napi_key = 'k'")).await.unwrap(), "Bearer k");
+    let listed = "[[runner]]\nurl = 'URL'\nmodels = ['m']\napi_key = 'own'".to_owned();
+    assert_eq!(seen(listed).await.unwrap(), "Bearer own");
 }

@@ -366,6 +366,7 @@ fn unknown_keys_are_errors_that_name_the_key() {
         "hedge",
         "lifecycle",
         "models",
+        "discovery",
     ] {
         let error = resolve(&[], &[TOKEN], Some(&format!("[{section}]\nnonsense = 3"))).err().unwrap();
         assert!(error.contains("nonsense"), "{error}");
@@ -393,6 +394,57 @@ fn observability_starts_when_its_host_or_port_is_set() {
     assert_eq!(observability(&both, None).as_deref(), Some("0.0.0.0:9"));
     let file = Some("observability = '127.0.0.1:7'");
     assert_eq!(observability(&[TOKEN], file).as_deref(), Some("127.0.0.1:7"));
+}
+
+#[test]
+fn how_runners_are_found() {
+    let sources = |file: &str| resolve(&[], &[TOKEN], Some(file)).unwrap().sources().unwrap().len();
+    assert_eq!(sources(""), 0);
+    assert_eq!(sources("[[runner]]\nurl = 'http://a'"), 1);
+    assert_eq!(
+        sources("[discovery]\nmode = 'dns'\nnames = ['dns://llm:8000']\n[[runner]]\nurl = 'http://a'"),
+        2
+    );
+    assert_eq!(sources("[discovery]\nmode = 'file'\npath = '/nowhere'\ninterval_s = 5"), 1);
+    for (file, key, word) in [
+        ("mode = 'guess'", "guess", "kubernetes"),
+        ("mode = 'dns'", "discovery.names", "needs"),
+        ("mode = 'dns'\nnames = ['llm:8000']", "discovery.names", "scheme"),
+        ("mode = 'file'", "discovery.path", "needs"),
+        ("mode = 'file'\npath = 'x'\nselector = 'a=b'", "discovery.selector", "kubernetes"),
+        ("names = ['dns://llm:8000']", "discovery.names", "mode = \"dns\""),
+        ("slots = 3", "discovery.slots", "[[runner]]"),
+        ("max_runners = 0", "discovery.max_runners", "from 1"),
+        ("mode = 'kubernetes'", "discovery.selector", "discovery.service"),
+        ("mode = 'kubernetes'\nselector = 'a=b'\nservice = 's'", "discovery.selector", "either"),
+        ("mode = 'kubernetes'\nselector = 'a=b'\ninterval_s = 5", "discovery.interval_s", "remove"),
+    ] {
+        let error = resolve(&[], &[TOKEN], Some(&format!("[discovery]\n{file}"))).err().unwrap();
+        assert!(error.contains(key) && error.contains(word), "{error}");
+    }
+    let error = resolve(&[], &[TOKEN], Some("[[runner]]\nurl = 'https://a'")).err().unwrap();
+    assert!(error.starts_with("runner: ") && error.contains("TLS"), "{error}");
+}
+
+#[test]
+fn kubernetes_has_to_be_built_in() {
+    let file = "[discovery]\nmode = 'kubernetes'\nselector = 'app=llm'\nport = 'http'";
+    let set = resolve(&[], &[TOKEN], Some(file));
+    if cfg!(feature = "kubernetes") {
+        assert_eq!(set.unwrap().sources().unwrap().len(), 1);
+    } else {
+        let error = set.err().unwrap();
+        assert!(error.contains("discovery.mode") && error.contains("--features kubernetes"), "{error}");
+    }
+}
+
+#[test]
+fn the_settings_of_the_kubernetes_example_are_settings() {
+    let manifest = include_str!("../kubernetes/config.yaml");
+    let text = manifest.split("gateway.toml: |\n").nth(1).unwrap();
+    let file: String = text.lines().map(|line| line.trim_start().to_owned() + "\n").collect();
+    let set = resolve(&[], &[TOKEN], Some(&file));
+    assert_eq!(set.is_ok(), cfg!(feature = "kubernetes"), "{:?}", set.err());
 }
 
 #[test]

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use gateway_core::{Deadlines, Priority, Tenant};
 use gateway_http::{Identity, PromptHashing};
+use gateway_transport_http::RunnerEntry;
 use serde::Deserialize;
 
+use super::discovery::Discovery;
 use super::lifecycle::Lifecycle;
 use super::models::Models;
 use super::queue::Queue;
@@ -39,6 +41,7 @@ section! {
         hedge: Hedge = Hedge::default(),
         lifecycle: Lifecycle = Lifecycle::default(),
         models: Models = Models::default(),
+        discovery: Discovery = Discovery::default(),
         runner: Vec<RunnerEntry> = Vec::new(),
     }
 }
@@ -109,32 +112,5 @@ impl fmt::Debug for ClientEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Never the token.
         f.debug_struct("ClientEntry").field("name", &self.name).finish_non_exhaustive()
-    }
-}
-
-/// A runner that has an HTTP address.
-#[derive(Deserialize, Debug, Clone, PartialEq, Eq)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct RunnerEntry {
-    /// Its address, such as `http://10.0.0.5:8000`.
-    pub(crate) url: String,
-    /// Its stable id.
-    pub(crate) id: Option<String>,
-    /// The models it serves. Left out, it is asked for them.
-    #[serde(default)]
-    pub(crate) models: Vec<String>,
-    /// The most requests it takes at once.
-    pub(crate) slots: Option<u32>,
-    /// Facts that requests can ask for.
-    #[serde(default)]
-    pub(crate) labels: BTreeMap<String, String>,
-    /// What kind of machine it is, such as `gpu`.
-    pub(crate) machine: Option<String>,
-}
-
-impl RunnerEntry {
-    pub(super) fn at(url: &str) -> Self {
-        let url = url.trim_end_matches('/').to_owned();
-        Self { url, id: None, models: vec![], slots: None, labels: BTreeMap::new(), machine: None }
     }
 }

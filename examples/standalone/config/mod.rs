@@ -1,5 +1,6 @@
 //! What can be set, and where: flags before environment before file before default.
 
+mod discovery;
 mod file;
 mod flags;
 mod lifecycle;
@@ -18,9 +19,11 @@ use gateway_core::{
     QueuePolicy, RetryPolicy,
 };
 use gateway_http::{GatewayBuilder, PromptHashing};
+use gateway_transport_http::RunnerEntry;
 
+use discovery::Discovery;
+pub(crate) use file::ClientEntry;
 use file::File;
-pub(crate) use file::{ClientEntry, RunnerEntry};
 pub(crate) use flags::Flags;
 pub(crate) use section::ConfigError;
 pub(crate) use strategy::StrategySetting;
@@ -56,6 +59,8 @@ pub(crate) struct Settings {
     pub(crate) sse_keepalive: Option<Duration>,
     pub(crate) clients: Vec<ClientEntry>,
     pub(crate) runners: Vec<RunnerEntry>,
+    /// Of runners that are not written down here. What it comes to is in [`Settings::sources`].
+    discovery: Discovery,
     pub(crate) demo: bool,
 }
 
@@ -97,10 +102,13 @@ impl Settings {
         let mut runners = file.runner;
         if let Some(urls) = csv("STATIC_BACKENDS") {
             runners.retain(|runner| !urls.contains(&runner.url));
-            runners.extend(urls.iter().map(|url| RunnerEntry::at(url)));
+            runners.extend(urls.iter().map(|url| RunnerEntry::at(url.trim_end_matches('/'))));
         }
         if let Some(url) = var("OLLAMA_BASE_URL") {
-            runners.push(RunnerEntry { id: Some("ollama".to_owned()), ..RunnerEntry::at(&url) });
+            runners.push(RunnerEntry {
+                id: Some("ollama".to_owned()),
+                ..RunnerEntry::at(url.trim_end_matches('/'))
+            });
         }
         let settings = Self {
             listen,
@@ -124,6 +132,7 @@ impl Settings {
             sse_keepalive: file.sse_keepalive_s.unless_zero(),
             clients: file.client,
             runners,
+            discovery: file.discovery,
             demo: flags.demo,
         };
         settings.check()?;
@@ -160,6 +169,7 @@ impl Settings {
             return Err(ConfigError::at("sse_keepalive_s", problem));
         }
         self.balancer()?;
+        self.sources()?;
         for client in &self.clients {
             client.identity()?;
         }

@@ -114,6 +114,18 @@ impl HttpRunners {
         self
     }
 
+    /// Sets the machine's description, such as `gpu`, for each runner that does not have its own.
+    pub fn machine(mut self, description: impl Into<String>) -> Self {
+        self.defaults.machine = Some(description.into());
+        self
+    }
+
+    /// Adds a label to each runner that does not have one of that name.
+    pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.defaults.labels.insert(key.into(), value.into());
+        self
+    }
+
     /// How long to wait between two probes of a runner, give or take a tenth. Default: 10 s.
     pub fn probe_interval(mut self, interval: Duration) -> Self {
         self.defaults.probe_interval = Some(interval);

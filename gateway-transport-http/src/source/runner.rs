@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use gateway_core::{InvalidName, ModelId, RunnerId, RunnerSpec};
+use gateway_core::{InvalidName, Labels, ModelId, RunnerId, RunnerSpec};
 use http::{HeaderValue, header};
 
 use crate::address::{Address, InvalidAddress};
@@ -174,6 +174,12 @@ impl HttpRunner {
         {
             self = self.api_key(key);
         }
+        if self.spec.machine.description.is_none() {
+            self.spec.machine.description.clone_from(&defaults.machine);
+        }
+        for (key, value) in &defaults.labels {
+            self.spec.labels.entry(key.clone()).or_insert_with(|| value.clone());
+        }
         self.spec.slots = self.spec.slots.or(defaults.slots);
         self.probe_interval = self.probe_interval.or(defaults.probe_interval);
         self
@@ -216,6 +222,8 @@ pub(super) struct Parts {
 pub(super) struct Defaults {
     pub(super) models: Option<Vec<String>>,
     pub(super) slots: Option<NonZeroU32>,
+    pub(super) machine: Option<String>,
+    pub(super) labels: Labels,
     pub(super) probe_interval: Option<Duration>,
     pub(super) api_key: Option<String>,
 }

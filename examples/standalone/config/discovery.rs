@@ -1,0 +1,170 @@
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use gateway_transport_http::{DnsNames, FixedList, HttpRunners, RunnerEntry, WatchedFile};
+use serde::Deserialize;
+
+use super::Settings;
+use super::section::{ConfigError, Seconds, section, within};
+
+/// Where it is known which runners there are, beside those of the settings.
+#[derive(Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Mode {
+    Static,
+    Dns,
+    File,
+    Kubernetes,
+}
+
+section! {
+    /// How runners are found, and how they go.
+    Discovery {
+        mode: Mode = Mode::Static,
+        interval_s: Seconds = Seconds(Duration::ZERO),
+        max_runners: usize = HttpRunners::MAX_RUNNERS,
+        drain_s: Seconds = Seconds(HttpRunners::DRAIN_TIMEOUT),
+        models: Vec<String> = Vec::new(),
+        slots: u32 = 0,
+        labels: BTreeMap<String, String> = BTreeMap::new(),
+        machine: String = String::new(),
+        api_key: String = String::new(),
+        names: Vec<String> = Vec::new(),
+        path: String = String::new(),
+        namespace: String = String::new(),
+        selector: String = String::new(),
+        service: String = String::new(),
+        port: String = String::new(),
+        label_prefix: String = String::new(),
+    }
+}
+
+impl Settings {
+    /// Every source of runners that we dial.
+    ///
+    /// # Errors
+    /// Something of it cannot be; the message names the key.
+    pub(crate) fn sources(&self) -> Result<Vec<HttpRunners>, ConfigError> {
+        let listed = listed(&self.runners)?.map(|runners| self.discovery.limited(runners));
+        Ok(listed.into_iter().chain(self.discovery.source()?).collect())
+    }
+}
+
+fn listed(entries: &[RunnerEntry]) -> Result<Option<HttpRunners>, ConfigError> {
+    let runners =
+        entries.iter().map(|entry| entry.runner().map_err(|error| ConfigError::at("runner", error)));
+    let runners: Vec<_> = runners.collect::<Result<_, _>>()?;
+    Ok((!runners.is_empty()).then(|| FixedList::runners(runners).into()))
+}
+
+impl Discovery {
+    fn source(&self) -> Result<Option<HttpRunners>, ConfigError> {
+        self.check()?;
+        let interval = self.interval_s.unless_zero();
+        let runners = match self.mode {
+            Mode::Static => return Ok(None),
+            Mode::Dns => {
+                let names = DnsNames::new(&self.names);
+                let names = names.map_err(|error| ConfigError::at("discovery.names", error))?;
+                HttpRunners::from_inventory(names.interval(interval.unwrap_or(DnsNames::INTERVAL)))
+            }
+            Mode::File => {
+                let file = WatchedFile::new(&self.path);
+                HttpRunners::from_inventory(file.interval(interval.unwrap_or(WatchedFile::INTERVAL)))
+            }
+            Mode::Kubernetes => self.cluster()?,
+        };
+        let mut runners = self.limited(runners).slots(self.slots);
+        if !self.models.is_empty() {
+            runners = runners.models(&self.models);
+        }
+        if !self.machine.is_empty() {
+            runners = runners.machine(&self.machine);
+        }
+        if !self.api_key.is_empty() {
+            runners = runners.api_key(&self.api_key);
+        }
+        Ok(Some(self.labels.iter().fold(runners, |runners, (key, value)| runners.label(key, value))))
+    }
+
+    fn limited(&self, runners: HttpRunners) -> HttpRunners {
+        runners.max_runners(self.max_runners).drain_timeout(self.drain_s.0)
+    }
+
+    #[cfg(feature = "kubernetes")]
+    fn cluster(&self) -> Result<HttpRunners, ConfigError> {
+        use gateway_transport_http::Kubernetes;
+
+        let mut pods = match (&*self.selector, &*self.service) {
+            (selector, "") => Kubernetes::pods(selector),
+            (_, service) => Kubernetes::service(service),
+        };
+        if !self.namespace.is_empty() {
+            pods = pods.namespace(&self.namespace);
+        }
+        if !self.port.is_empty() {
+            pods = pods.port(self.port.as_str());
+        }
+        if !self.label_prefix.is_empty() {
+            pods = pods.label_prefix(&self.label_prefix);
+        }
+        Ok(HttpRunners::from_inventory(pods))
+    }
+
+    #[cfg(not(feature = "kubernetes"))]
+    fn cluster(&self) -> Result<HttpRunners, ConfigError> {
+        let problem = "this program was built without Kubernetes; build it with `--features kubernetes`";
+        Err(ConfigError::at("discovery.mode", problem))
+    }
+
+    /// What belongs to another mode has no effect, which is never what was meant.
+    fn check(&self) -> Result<(), ConfigError> {
+        within("discovery.max_runners", self.max_runners, (1, usize::MAX))?;
+        let (dns, file, cluster) = (Mode::Dns, Mode::File, Mode::Kubernetes);
+        for (key, is_set, mode) in [
+            ("names", !self.names.is_empty(), dns),
+            ("path", !self.path.is_empty(), file),
+            ("namespace", !self.namespace.is_empty(), cluster),
+            ("selector", !self.selector.is_empty(), cluster),
+            ("service", !self.service.is_empty(), cluster),
+            ("port", !self.port.is_empty(), cluster),
+            ("label_prefix", !self.label_prefix.is_empty(), cluster),
+        ] {
+            let key = format!("discovery.{key}");
+            let mode_name = format!("{mode:?}").to_lowercase();
+            if is_set && self.mode != mode {
+                return Err(ConfigError::at(
+                    &key,
+                    format!("it has an effect with mode = \"{mode_name}\" only"),
+                ));
+            }
+            let is_needed = mode == self.mode && matches!(mode, Mode::Dns | Mode::File);
+            if is_needed && !is_set {
+                return Err(ConfigError::at(&key, format!("mode = \"{mode_name}\" needs it")));
+            }
+        }
+        if self.mode == cluster && self.selector.is_empty() == self.service.is_empty() {
+            let problem = "mode = \"kubernetes\" needs either this or discovery.service";
+            return Err(ConfigError::at("discovery.selector", problem));
+        }
+        if self.mode == Mode::Static {
+            for (key, is_set) in [
+                ("interval_s", !self.interval_s.0.is_zero()),
+                ("models", !self.models.is_empty()),
+                ("slots", self.slots > 0),
+                ("labels", !self.labels.is_empty()),
+                ("machine", !self.machine.is_empty()),
+                ("api_key", !self.api_key.is_empty()),
+            ] {
+                if is_set {
+                    let problem = "it is for runners that are found; say it of each [[runner]] instead";
+                    return Err(ConfigError::at(&format!("discovery.{key}"), problem));
+                }
+            }
+        }
+        if self.mode == cluster && !self.interval_s.0.is_zero() {
+            return Err(ConfigError::at("discovery.interval_s", "a cluster tells by itself; remove it"));
+        }
+        Ok(())
+    }
+}
