@@ -129,11 +129,15 @@ impl Fleet {
         models
     }
 
-    /// Whether at least one runner could take a request for some model now.
+    /// Whether at least one runner could take a request for some model now, or a task: a runner takes tasks if it
+    /// is known what resources it has free.
     pub fn can_serve(&self) -> bool {
-        self.models.values().any(|entry| {
-            entry.loaded.iter().chain(entry.on_demand.iter()).any(|runner| runner.is_available())
-        })
+        let takes_tasks =
+            |runner: &Arc<Runner>| runner.is_available() && runner.available_resources().is_some();
+        self.runners.iter().any(takes_tasks)
+            || self.models.values().any(|entry| {
+                entry.loaded.iter().chain(entry.on_demand.iter()).any(|runner| runner.is_available())
+            })
     }
 
     /// The snapshot after `old` was replaced by `new`. Either may be absent. Costs one pass over the

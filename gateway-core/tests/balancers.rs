@@ -125,7 +125,7 @@ fn best_fit_takes_the_smallest_that_is_enough() {
     let registry = InMemoryRegistry::new();
     for (id, gpus, memory_gb) in [("huge", 8.0, 640.0), ("two", 2.0, 160.0), ("one", 1.0, 80.0)] {
         let total = Some(Resources { cpus: 8.0, gpus, memory_gb });
-        let resources = ResourceReport { total, available: total };
+        let resources = ResourceReport { total, available: total, ..ResourceReport::default() };
         join(&registry, spec(id).slots(1), RunnerStatus { resources, ..status() });
     }
     let held: Vec<_> = (0..3).map(|_| pick(&registry, &BestFit)).collect();

@@ -64,15 +64,19 @@ fn machine_labels_and_resources_must_be_known() {
         Err(Refusal::Resources),
         "unknown is not enough"
     );
-    let with = |gpus| RunnerStatus {
+    let gpus = |gpus| Resources { gpus, ..Resources::default() };
+    let with = |total: Option<f64>, free| RunnerStatus {
         resources: ResourceReport {
-            total: None,
-            available: Some(Resources { gpus, ..Resources::default() }),
+            total: total.map(gpus),
+            available: Some(gpus(free)),
+            ..ResourceReport::default()
         },
         ..status.clone()
     };
-    assert_eq!(verdict(&needs, &runner(spec(), with(0.0))), Err(Refusal::Resources));
-    assert_eq!(verdict(&needs, &runner(spec(), with(1.0))), Ok(()));
+    assert_eq!(verdict(&needs, &runner(spec(), with(Some(0.0), 0.0))), Err(Refusal::Resources));
+    assert_eq!(verdict(&needs, &runner(spec(), with(Some(1.0), 0.0))), Ok(()), "taken is not missing");
+    assert_eq!(verdict(&needs, &runner(spec(), with(None, 0.0))), Ok(()), "who knows");
+    assert_eq!(verdict(&needs, &runner(spec().resources(gpus(1.0)), status.clone())), Ok(()));
 }
 
 #[test]

@@ -54,7 +54,7 @@ fn a_request_with_needs_is_served_by_whoever_meets_them() {
     for balancer in all() {
         let registry = fleet(&[4; 20]);
         let free = Some(Resources { cpus: 8.0, gpus: 0.0, memory_gb: 64.0 });
-        let resources = ResourceReport { total: free, available: free };
+        let resources = ResourceReport { total: free, available: free, ..ResourceReport::default() };
         join(&registry, spec("fit").slots(2).label("zone", "eu"), RunnerStatus { resources, ..status() });
         join(&registry, spec("labelled").slots(2).label("zone", "eu"), status());
         let requirements = Requirements {

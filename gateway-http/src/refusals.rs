@@ -20,6 +20,7 @@ pub(crate) fn code(refusal: &Refusal) -> &'static str {
         Refusal::AlreadyTried => "already_tried",
         Refusal::Machine => "machine",
         Refusal::Resources => "resources",
+        Refusal::ResourcesTaken => "resources_taken",
         Refusal::Label(_) => "label",
         Refusal::Capability => "capability",
         Refusal::Modality => "modality",
@@ -41,6 +42,7 @@ fn words(refusal: &Refusal) -> &'static str {
         Refusal::CircuitOpen | Refusal::Probing => "recovering from failures",
         Refusal::Full => "full",
         Refusal::AlreadyTried => "tried already",
+        Refusal::ResourcesTaken => "without the resources free",
         Refusal::ContextLength(_) => "with too short a context",
         _ => "not suited",
     }

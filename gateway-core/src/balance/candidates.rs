@@ -124,8 +124,8 @@ impl<'a> Candidates<'a> {
         self.pool.set()
     }
 
-    /// The runner at a place, if it is eligible: acceptable to the router, available, not tried yet.
-    /// It may still be full.
+    /// The runner at a place, if it is eligible: acceptable to the router, available, with the resources that are
+    /// needed free, not tried yet. It may still be full.
     #[inline]
     pub fn get(&self, at: usize) -> Option<&'a Arc<Runner>> {
         self.pool.runners().get(at).filter(|runner| self.is_eligible(runner))
@@ -273,7 +273,10 @@ impl<'a> Candidates<'a> {
             }
             BreakerState::HalfOpen { .. } | BreakerState::Closed => {}
         }
-        runner.load().is_full().then_some(Refusal::Full)
+        if runner.load().is_full() {
+            return Some(Refusal::Full);
+        }
+        (!self.has_resources(runner)).then_some(Refusal::ResourcesTaken)
     }
 
     #[inline]
@@ -283,7 +286,14 @@ impl<'a> Candidates<'a> {
 
     #[inline]
     fn is_eligible(&self, runner: &Runner) -> bool {
-        self.fits(runner) && (runner.is_ordinary() || self.is_willing(runner.live()))
+        self.fits(runner)
+            && (runner.is_ordinary() || self.is_willing(runner.live()))
+            && self.has_resources(runner)
+    }
+
+    #[inline]
+    fn has_resources(&self, runner: &Runner) -> bool {
+        self.requirements.resources.as_ref().is_none_or(|need| runner.has_free(need))
     }
 
     #[inline]

@@ -45,8 +45,7 @@ impl<K: PartialOrd> Choice<K> {
 /// Whether the request could be reserved on a runner that is eligible.
 #[inline]
 pub(super) fn has_room(requirements: &Requirements, runner: &Runner, load: &Load) -> bool {
-    let fits = |need| runner.available_resources().is_some_and(|free| free.covers(need));
-    !load.is_full() && requirements.resources.as_ref().is_none_or(fits)
+    !load.is_full() && requirements.resources.as_ref().is_none_or(|need| runner.has_free(need))
 }
 
 /// Reserves a candidate that has room and whose key is the least. Looks at every candidate.

@@ -31,11 +31,9 @@ struct Fit {
 
 impl Fit {
     fn of(requirements: &Requirements, runner: &Runner, load: &Load) -> Self {
-        let report = &runner.status().resources;
         let load = share(load);
         let needs = requirements.resources.filter(|need| need.cpus + need.gpus + need.memory_gb > 0.0);
-        // Without a total, what it reported free is all that is known to exist.
-        let (Some(need), Some(total)) = (needs, report.total.or(report.available)) else {
+        let (Some(need), Some(total)) = (needs, runner.total_resources()) else {
             return Self { wastes_gpus: false, left: 0.0, load };
         };
         let free = runner.available_resources().unwrap_or_default();

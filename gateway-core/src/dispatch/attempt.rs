@@ -146,6 +146,9 @@ impl Try {
     pub(super) fn finish(&mut self, outcome: Outcome) {
         let Some(mut reservation) = self.reservation.take() else { return };
         self.judge(&mut reservation, outcome);
+        if outcome.leaves_work_behind() {
+            reservation.broken_off();
+        }
         let attempt = Attempt {
             request_id: &self.request_id,
             model: self.model.as_ref(),

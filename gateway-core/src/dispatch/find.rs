@@ -127,7 +127,14 @@ impl Journey<'_> {
     pub(super) fn nobody(&self, why: Option<NotFound>) -> DispatchError {
         let named = self.plan.named();
         let fail = |kind| DispatchError::new(kind, &self.id, named.model.as_ref());
-        if let Some(NotFound::Full(error)) = &why {
+        // Of those who need more than a slot, each is told what was missing where.
+        let is_refused = |error: &QueueError| {
+            let is_off = self.shared.queue.policy().max_waiting == 0;
+            is_off && error.kind() != QueueErrorKind::TimedOut && named.resources.is_some()
+        };
+        if let Some(NotFound::Full(error)) = &why
+            && !is_refused(error)
+        {
             let kind = match error.kind() {
                 QueueErrorKind::TimedOut => DispatchErrorKind::QueueTimeout,
                 _ if self.shared.queue.policy().max_waiting == 0 => DispatchErrorKind::Overloaded,

@@ -63,6 +63,15 @@ impl Outcome {
         }
     }
 
+    /// Whether the runner may still be at the work when the try has ended.
+    pub(crate) fn leaves_work_behind(self) -> bool {
+        match self {
+            Self::Cancelled(_) => true,
+            Self::RunnerFault(fault) => fault != Fault::Status,
+            Self::Success | Self::ClientFault | Self::Overloaded | Self::NeverSent => false,
+        }
+    }
+
     /// The word for it in logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {

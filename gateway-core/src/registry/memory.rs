@@ -104,9 +104,15 @@ impl Registry for InMemoryRegistry {
                 runner.live().set_draining(draining);
             }
             RunnerChange::Status(status) => {
-                runner.live().report(status.load, &status.resources);
-                // A heartbeat that tells only of load makes no new snapshot: most do.
-                let Some(next) = runner.with_status(status) else { return true };
+                let is_more_free = runner.live().report(status.load, &status.resources);
+                // A heartbeat that tells only of load and of what is free makes no new snapshot: most do.
+                let Some(next) = runner.with_status(status) else {
+                    drop(writer);
+                    if is_more_free {
+                        fleet.bell().slot_freed(runner);
+                    }
+                    return true;
+                };
                 self.fleet.store(Arc::new(fleet.replace(Some(runner), Some(Arc::new(next)))));
             }
             RunnerChange::Model(model, change) => {

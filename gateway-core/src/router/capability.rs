@@ -95,11 +95,8 @@ fn check_machine<'a>(requirements: &'a Requirements, runner: &Runner) -> Result<
             return Err(Why::Label(key, value));
         }
     }
-    if let Some(need) = &requirements.resources {
-        let free = runner.available_resources();
-        if !free.is_some_and(|free| free.covers(need)) {
-            return Err(Refusal::Resources.into());
-        }
+    if requirements.resources.as_ref().is_some_and(|need| !runner.could_have(need)) {
+        return Err(Refusal::Resources.into());
     }
     if let Some(need) = requirements.capability {
         let reported = &runner.status().capabilities;

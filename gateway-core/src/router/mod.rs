@@ -108,6 +108,8 @@ pub enum Refusal {
     Machine,
     /// It does not have, or does not report, the resources that are needed.
     Resources,
+    /// It has the resources that are needed, but not free.
+    ResourcesTaken,
     /// It lacks this label.
     Label(String),
     /// It cannot do what is needed.
@@ -139,6 +141,7 @@ impl fmt::Display for Refusal {
             Self::AlreadyTried => f.write_str("was tried already"),
             Self::Machine => f.write_str("is not the kind of machine that is needed"),
             Self::Resources => f.write_str("does not have the resources that are needed"),
+            Self::ResourcesTaken => f.write_str("does not have the resources that are needed free"),
             Self::Label(label) => write!(f, "lacks the label {label}"),
             Self::Capability => f.write_str("lacks the capability that is needed"),
             Self::Modality => f.write_str("does not handle the kind of input or output that is needed"),

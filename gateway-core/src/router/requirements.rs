@@ -20,7 +20,7 @@ pub struct Requirements {
     pub machine: Option<MachineKind>,
     /// Labels that must all be there.
     pub labels: Labels,
-    /// What must be free. A runner that does not report it is refused.
+    /// What must be free when it is sent. A runner of which nobody says what it has is refused.
     pub resources: Option<Resources>,
     /// What the model must take and give. A model that does not say is not refused for it.
     pub modalities: Modalities,

@@ -13,7 +13,7 @@ use super::latch::Latch;
 use super::ledger::Ledger;
 use super::measured::Meter;
 use super::reservation::Booking;
-use super::{Place, ReportedLoad, ResourceReport, Resources};
+use super::{Place, ReportedLoad, ResourceReport};
 use crate::health::{Conduct, HealthPolicy, Reluctance};
 
 /// How busy a runner is: what is counted here, and what it said and when.
@@ -117,7 +117,7 @@ impl Live {
             seat,
             tokens: AtomicU64::new(0),
             prefill_tokens: AtomicU64::new(0),
-            ledger: Ledger::new(),
+            ledger: Ledger::new(born),
             unnamed: Latch::new(),
             meter: Meter::new(),
             draining: AtomicBool::new(false),
@@ -134,29 +134,20 @@ impl Live {
         }
     }
 
-    /// Counts what a request needs besides its slot, or nothing of it if its resources are not free.
-    pub(crate) fn book(&self, booking: &Booking) -> bool {
-        if let Some(need) = &booking.resources
-            && !self.ledger.take(need)
-        {
-            return false;
-        }
+    /// Counts the tokens of a request.
+    pub(crate) fn book(&self, booking: &Booking) {
         if booking.tokens > 0 {
             self.tokens.fetch_add(u64::from(booking.tokens), Ordering::Relaxed);
         }
         if booking.prefill_tokens > 0 {
             self.prefill_tokens.fetch_add(u64::from(booking.prefill_tokens), Ordering::Relaxed);
         }
-        true
     }
 
     pub(crate) fn unbook(&self, booking: &Booking) {
         self.prefilled(booking.prefill_tokens);
         if booking.tokens > 0 {
             self.tokens.fetch_sub(u64::from(booking.tokens), Ordering::Relaxed);
-        }
-        if let Some(held) = &booking.resources {
-            self.ledger.give_back(held);
         }
     }
 
@@ -171,11 +162,18 @@ impl Live {
         }
     }
 
-    pub(crate) fn report(&self, load: Option<ReportedLoad>, resources: &ResourceReport) {
+    /// Takes in what the runner says. Whether more of its resources is free than before.
+    pub(crate) fn report(&self, load: Option<ReportedLoad>, resources: &ResourceReport) -> bool {
         let at = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
         self.heard_at.store(at, Ordering::Relaxed);
-        self.ledger.report(resources);
-        let Some(load) = load else { return };
+        let is_more_free = self.ledger.report(resources, Instant::now());
+        if let Some(load) = load {
+            self.report_load(load, at);
+        }
+        is_more_free
+    }
+
+    fn report_load(&self, load: ReportedLoad, at: u64) {
         // A report is older than its arrival, by how much nobody knows. Requests that have ended since are in
         // its figure and must not be taken for others'.
         let now = self.seat.taken();
@@ -252,8 +250,8 @@ impl Live {
         &self.meter
     }
 
-    pub(crate) fn available_resources(&self) -> Option<Resources> {
-        self.ledger.available()
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     pub(crate) fn born(&self) -> Instant {

@@ -33,6 +33,7 @@ use tokio::time::Instant;
 
 pub(crate) use board::{ASSUMED_SLOTS, Board, Look, Sign};
 use board::{Spot, Take};
+use ledger::Moment;
 pub use live::Load;
 pub(crate) use live::{Live, wait_for};
 pub(crate) use loads::Least;
@@ -131,6 +132,9 @@ impl Runner {
         place: &Place,
     ) -> Self {
         let live = Arc::new(Live::new(spec.slots, place));
+        if let Some(resources) = &spec.resources {
+            live.ledger().assume(resources);
+        }
         live.report(status.load, &status.resources);
         let usage: Vec<_> = status.models.iter().map(|_| Arc::new(Usage::new())).collect();
         let id_header = http::HeaderValue::from_bytes(key.id.as_str().as_bytes())
@@ -284,10 +288,30 @@ impl Runner {
         self.live.meter().speed(self.hot.spot.measured_ago_s(now))
     }
 
-    /// What is free of its machine: as it last reported, less what was promised to requests of ours since.
-    /// `None` if it does not say.
+    /// What is free of its machine for certain: as it last reported, less what is promised to requests of ours
+    /// that the report need not have in it. Of requests that end, what they had is free at once; of those that
+    /// are broken off, when a report says so. `None` if neither the runner nor its [spec](RunnerSpec::resources)
+    /// says.
     pub fn available_resources(&self) -> Option<Resources> {
-        self.live.available_resources()
+        self.live.ledger().available()
+    }
+
+    /// All that its machine has; if it says only what is free, then as much as is known to have been free. `None`
+    /// if it says neither.
+    pub fn total_resources(&self) -> Option<Resources> {
+        self.live.ledger().total()
+    }
+
+    /// Whether its machine has so much to give, be it free now or not. One that does not say what there is, but
+    /// what is free, might; one that says nothing has not.
+    pub fn could_have(&self, need: &Resources) -> bool {
+        self.live.ledger().might_cover(need)
+    }
+
+    /// Whether so much is free now.
+    #[inline]
+    pub(crate) fn has_free(&self, need: &Resources) -> bool {
+        self.live.ledger().covers(need)
     }
 
     /// Takes a slot, if one is free, the runner is available and its circuit breaker lets the request in.
@@ -318,12 +342,13 @@ impl Runner {
             tokens: workload.tokens(),
             prefill_tokens: workload.prompt_tokens.unwrap_or(0),
             resources: requirements.resources,
+            promised: Moment::default(),
             model,
         })
     }
 
     #[inline]
-    fn reserve(self: &Arc<Self>, booking: Booking) -> Option<Reservation> {
+    fn reserve(self: &Arc<Self>, mut booking: Booking) -> Option<Reservation> {
         if !self.hot.is_operational || self.hot.spot.look().is_none() {
             return None;
         }
@@ -331,14 +356,18 @@ impl Runner {
         if !booking.begin(self) {
             return None;
         }
-        if !booking.is_plain() && !self.live.book(&booking) {
-            booking.undo(self);
-            return None;
+        if !booking.is_plain() {
+            self.live.book(&booking);
         }
-        let taken = match self.hot.spot.take() {
-            Take::Taken => Some(None),
-            Take::Shut => None,
-            Take::Reluctant => self.take_if_admitted(),
+        let taken = match &booking.resources {
+            None => self.take(),
+            Some(need) => {
+                let taken = self.live.ledger().take_with(need, Instant::now(), || self.take());
+                taken.map(|(promised, probe)| {
+                    booking.promised = promised;
+                    probe
+                })
+            }
         };
         let Some(probe) = taken else {
             if !booking.is_plain() {
@@ -348,6 +377,16 @@ impl Runner {
             return None;
         };
         Some(Reservation::new(self.clone(), booking, probe))
+    }
+
+    /// A slot, and the place of a probe that it may take.
+    #[inline]
+    fn take(&self) -> Option<Option<Probe>> {
+        match self.hot.spot.take() {
+            Take::Taken => Some(None),
+            Take::Shut => None,
+            Take::Reluctant => self.take_if_admitted(),
+        }
     }
 
     /// A slot, if the breaker lets the request in, and the place of a probe that it may take.
@@ -366,9 +405,12 @@ impl Runner {
         None
     }
 
-    fn give_back(self: &Arc<Self>, booking: &Booking) {
+    fn give_back(self: &Arc<Self>, booking: &Booking, broken_off: bool) {
         if !booking.is_plain() {
             self.live.unbook(booking);
+        }
+        if let Some(held) = &booking.resources {
+            self.live.ledger().give_back(held, booking.promised, broken_off, Instant::now());
         }
         let was_last = self.hot.spot.give_back();
         self.hot.bell.slot_freed(self);

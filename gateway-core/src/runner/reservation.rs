@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::ledger::Moment;
 use super::usage::Usage;
 use super::{Resources, Runner};
 use crate::health::Probe;
@@ -13,6 +14,8 @@ pub(crate) struct Booking {
     pub(crate) tokens: u32,
     pub(crate) prefill_tokens: u32,
     pub(crate) resources: Option<Resources>,
+    /// When they were promised.
+    pub(crate) promised: Moment,
     /// Place of the model in the runner's status, which never changes inside a [`Runner`]; `None` if the
     /// request names none.
     pub(crate) model: Option<u32>,
@@ -61,11 +64,12 @@ pub struct Reservation {
     ahead: Option<u64>,
     /// It is let in by a half-open breaker.
     probe: Option<Probe>,
+    broken_off: bool,
 }
 
 impl Reservation {
     pub(super) fn new(runner: Arc<Runner>, booking: Booking, probe: Option<Probe>) -> Self {
-        Self { runner, booking, because: None, ahead: None, probe }
+        Self { runner, booking, because: None, ahead: None, probe, broken_off: false }
     }
 
     /// The runner on which the slot is held.
@@ -126,6 +130,14 @@ impl Reservation {
         }
     }
 
+    /// Says that the request was sent and then broken off, so that the runner may be at it for a while yet. Its
+    /// slot is free when the reservation is dropped; its [resources](crate::Requirements::resources) count as
+    /// taken until a report that is newer, or, if the runner makes none, until then. The dispatcher says it of
+    /// every request that is cancelled or whose connection fails.
+    pub fn broken_off(&mut self) {
+        self.broken_off = true;
+    }
+
     pub(crate) fn probe(&mut self) -> Option<&mut Probe> {
         self.probe.as_mut()
     }
@@ -137,7 +149,7 @@ impl Drop for Reservation {
             self.runner.live().conduct().give_back(probe);
         }
         self.booking.end(&self.runner);
-        self.runner.give_back(&self.booking);
+        self.runner.give_back(&self.booking, self.broken_off);
     }
 }
 

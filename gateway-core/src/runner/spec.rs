@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
-use super::Price;
+use super::{Price, Resources};
 use crate::names::RunnerId;
 
 /// Free-form facts about a runner that a request can ask for, such as `zone=eu` or `rack=7`.
@@ -59,6 +59,9 @@ pub struct RunnerSpec {
     pub labels: Labels,
     /// The most requests it takes at once; `None` if it did not say, and then nothing is refused for it.
     pub slots: Option<NonZeroU32>,
+    /// What its machine has for the gateway to give away, for a runner that does not report it; what it reports
+    /// goes before. `None`: unknown, and then no request that needs resources is sent there.
+    pub resources: Option<Resources>,
     /// What it costs; `None` if it did not say, and then a label may ([`Price::from_labels`]).
     pub price: Option<Price>,
 }
@@ -67,7 +70,15 @@ impl RunnerSpec {
     /// A runner of which only the id is known.
     pub fn new(id: RunnerId) -> Self {
         let name = id.as_str().to_owned();
-        Self { id, name, machine: Machine::default(), labels: Labels::new(), slots: None, price: None }
+        Self {
+            id,
+            name,
+            machine: Machine::default(),
+            labels: Labels::new(),
+            slots: None,
+            resources: None,
+            price: None,
+        }
     }
 
     /// Sets the name for people.
@@ -79,6 +90,12 @@ impl RunnerSpec {
     /// Sets the most requests at once; 0 means unknown.
     pub fn slots(mut self, slots: u32) -> Self {
         self.slots = NonZeroU32::new(slots);
+        self
+    }
+
+    /// Sets what its machine has, as long as it does not report that itself.
+    pub fn resources(mut self, resources: Resources) -> Self {
+        self.resources = Some(resources);
         self
     }
 

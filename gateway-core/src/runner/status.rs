@@ -216,7 +216,8 @@ pub struct RunnerStatus {
     pub models: Vec<Model>,
     /// What it is good for.
     pub capabilities: Vec<CapabilityReport>,
-    /// What the machine has.
+    /// What the machine has. What is free of it changes all the time: see
+    /// [`Runner::available_resources`](crate::Runner::available_resources).
     pub resources: ResourceReport,
     /// How busy it is.
     pub load: Option<ReportedLoad>,
@@ -233,7 +234,7 @@ impl RunnerStatus {
         self.health == other.health
             && self.models == other.models
             && self.capabilities == other.capabilities
-            && self.resources == other.resources
+            && self.resources.total == other.resources.total
     }
 }
 

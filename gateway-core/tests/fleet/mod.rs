@@ -29,7 +29,14 @@ pub fn status() -> RunnerStatus {
 }
 
 pub fn with_resources(total: Resources, available: Resources) -> RunnerStatus {
-    RunnerStatus { resources: ResourceReport { total: Some(total), available: Some(available) }, ..status() }
+    RunnerStatus {
+        resources: ResourceReport {
+            total: Some(total),
+            available: Some(available),
+            ..ResourceReport::default()
+        },
+        ..status()
+    }
 }
 
 pub fn needs() -> Requirements {

@@ -46,7 +46,8 @@ pub fn healthy(models: impl IntoIterator<Item = Model>) -> RunnerStatus {
 
 pub fn with_memory(mut status: RunnerStatus, total: f64, free: f64) -> RunnerStatus {
     let memory = |memory_gb| Some(Resources { memory_gb, ..Resources::default() });
-    status.resources = ResourceReport { total: memory(total), available: memory(free) };
+    status.resources =
+        ResourceReport { total: memory(total), available: memory(free), ..ResourceReport::default() };
     status
 }
 

@@ -213,6 +213,6 @@ impl From<super::ResourcesReport> for core::ResourceReport {
     fn from(report: super::ResourcesReport) -> Self {
         let amount =
             |of: super::Resources| core::Resources { cpus: of.cpus, gpus: of.gpus, memory_gb: of.memory_gb };
-        Self { total: report.total.map(amount), available: report.available.map(amount) }
+        Self { total: report.total.map(amount), available: report.available.map(amount), max_age: None }
     }
 }
