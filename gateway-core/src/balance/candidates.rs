@@ -86,14 +86,9 @@ impl<'a> Candidates<'a> {
         Self { health, ..self }
     }
 
-    /// With more of those that are to be spared; `None` if that makes no difference.
-    pub(crate) fn more_lenient(self) -> Option<Self> {
-        let leniency = match self.leniency {
-            Reluctance::None => Reluctance::Some,
-            Reluctance::Some => Reluctance::Much,
-            Reluctance::Much => return None,
-        };
-        self.spared.replace(false).then_some(Self { leniency, ..self })
+    /// With those that are to be spared no more than this.
+    pub(crate) fn lenient(self, leniency: Reluctance) -> Self {
+        Self { leniency, ..self }
     }
 
     /// Whether a runner was passed over because it should be spared for now: it warms up, does much worse than

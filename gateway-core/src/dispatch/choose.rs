@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::plan::{Plan, Wish};
 use crate::balance::{Balancer, Candidates, Tried};
 use crate::fleet::Fleet;
-use crate::health::HealthPolicy;
+use crate::health::{HealthPolicy, Reluctance};
 use crate::registry::Registry;
 use crate::router::{Pool, Requirements, Router};
 use crate::runner::{Reservation, Runner};
@@ -38,6 +38,9 @@ pub(super) struct Chooser {
     pub(super) health: HealthPolicy,
 }
 
+/// Nobody could be picked; whether somebody was passed over who should be spared.
+struct Spared(bool);
+
 impl Chooser {
     pub(super) fn candidates<'c>(
         &'c self,
@@ -48,7 +51,8 @@ impl Chooser {
         Candidates::new(pool, &*self.router, requirements, tried).under(&self.health)
     }
 
-    /// Picks among those who could serve what the name stands for, or among the fallbacks.
+    /// Picks among those who could serve what the name stands for, or among the fallbacks. Better one that should
+    /// be spared than nobody, but first everybody is asked who need not be spared.
     pub(super) fn choose(
         &self,
         plan: &Plan,
@@ -57,10 +61,19 @@ impl Chooser {
         now: Instant,
     ) -> Option<Choice> {
         let fleet = self.registry.fleet();
-        plan.wishes(fallbacks).enumerate().find_map(|(at, wish)| {
-            let reservation = self.pick(wish.requirements, tried, &fleet, now)?;
-            Some(Choice { reservation, wish: (fallbacks, at) })
-        })
+        for leniency in Reluctance::ALL {
+            let mut spared = false;
+            for (at, wish) in plan.wishes(fallbacks).enumerate() {
+                match self.pick(wish.requirements, tried, &fleet, now, leniency) {
+                    Ok(reservation) => return Some(Choice { reservation, wish: (fallbacks, at) }),
+                    Err(Spared(more)) => spared |= more,
+                }
+            }
+            if !spared {
+                break;
+            }
+        }
+        None
     }
 
     fn pick(
@@ -69,19 +82,22 @@ impl Chooser {
         tried: &[Tried],
         fleet: &Fleet,
         now: Instant,
-    ) -> Option<Reservation> {
+        leniency: Reluctance,
+    ) -> Result<Reservation, Spared> {
         let from = |pool: Pool<'_>| {
-            let mut candidates = self.candidates(pool, requirements, tried).at(now);
-            loop {
-                match self.balancer.pick(requirements, &candidates) {
-                    Some(reservation) => return Some(reservation),
-                    // Better one that should be spared than nobody.
-                    None => candidates = candidates.more_lenient()?,
-                }
-            }
+            let candidates = self.candidates(pool, requirements, tried).at(now).lenient(leniency);
+            self.balancer.pick(requirements, &candidates).ok_or_else(|| Spared(candidates.spared()))
         };
-        from(self.router.pool(requirements, fleet))
-            .or_else(|| from(self.router.fallback(requirements, fleet)?))
+        let spared = match from(self.router.pool(requirements, fleet)) {
+            // Who has the model loaded and only warms up still goes before who would have to load it.
+            Err(Spared(true)) if leniency == Reluctance::None => return Err(Spared(true)),
+            Err(spared) => spared,
+            picked => return picked,
+        };
+        match self.router.fallback(requirements, fleet) {
+            Some(pool) => from(pool).map_err(|more| Spared(spared.0 || more.0)),
+            None => Err(spared),
+        }
     }
 
     /// Whether this runner can be reserved now for what the name stands for.

@@ -25,6 +25,11 @@ pub(crate) enum Reluctance {
     Much,
 }
 
+impl Reluctance {
+    /// The least first.
+    pub(crate) const ALL: [Self; 3] = [Self::None, Self::Some, Self::Much];
+}
+
 /// What a try's end, or its first byte, changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
