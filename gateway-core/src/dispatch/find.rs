@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::choose::Choice;
 use super::error::{DispatchError, DispatchErrorKind};
@@ -65,30 +65,9 @@ impl Journey<'_> {
                 }
             }
             // Boxed: few requests have to wait, and all would carry its size.
-            _loaded = Some(Box::pin(self.load()).await?);
+            _loaded = Box::pin(self.load()).await?;
         }
         Err(NotFound::Nobody)
-    }
-
-    /// Waits until somebody has loaded one of the models that will do.
-    async fn load(&mut self) -> Result<Loading, NotFound> {
-        let began = Instant::now();
-        let lifecycle = &self.shared.lifecycle;
-        let mut wishes = self.plan.wishes(false);
-        let loading = wishes.find_map(|wish| lifecycle.ensure(wish.requirements, &self.tried));
-        let mut loading = loading.ok_or(NotFound::Nobody)?;
-        let patience = self.claim.patience.and_then(|patience| began.checked_add(patience));
-        let loaded = match patience.into_iter().chain(self.total).min() {
-            Some(until) => timeout_at(until, loading.wait()).await,
-            None => Ok(loading.wait().await),
-        };
-        self.waited += began.elapsed();
-        let is_late = self.total.is_some_and(|total| total <= Instant::now());
-        match loaded {
-            Ok(loaded) => loaded.map(|()| loading).map_err(NotFound::NotLoaded),
-            Err(_) if is_late => Err(NotFound::Late),
-            Err(_) => Err(NotFound::Impatient),
-        }
     }
 
     async fn wait(&mut self) -> Result<Choice, QueueError> {
@@ -115,12 +94,6 @@ impl Journey<'_> {
 
     pub(super) fn is_anybody_waiting(&self) -> bool {
         self.shared.queue.has_waiters(self.plan.line(), self.is_special())
-    }
-
-    /// In how long a runner that failed to load one of the models may be asked again.
-    fn loadable_in(&self) -> Option<Duration> {
-        let models = self.plan.wishes(false).filter_map(|wish| wish.requirements.model.as_ref());
-        models.filter_map(|model| self.shared.lifecycle.retry_after(model)).min()
     }
 
     /// Nobody could be picked and nobody was tried: says why.

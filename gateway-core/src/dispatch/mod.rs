@@ -11,6 +11,7 @@ mod explain;
 mod find;
 mod hedge;
 mod limits;
+mod load;
 mod outcome;
 mod plan;
 mod run;

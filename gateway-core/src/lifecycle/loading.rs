@@ -131,6 +131,11 @@ impl Loading {
         }
     }
 
+    /// Whether nothing is under way for it: it waits for others to leave room.
+    pub(crate) fn lacks_room(&self) -> bool {
+        matches!(self.stage, Stage::Room)
+    }
+
     fn look_again(&mut self, last: &mut Option<LoadError>) -> Result<(), LoadError> {
         if self.look() {
             return Ok(());

@@ -36,6 +36,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -131,6 +132,11 @@ impl Lifecycle {
         // Counted before the first look, so that whoever frees something later knows of it.
         let mut loading = Loading::new(inner.clone(), ask)?;
         loading.look().then_some(loading)
+    }
+
+    /// Rings when runners, or what they have loaded, change.
+    pub(crate) fn fleet_changed(&self) -> Notified<'_> {
+        self.inner.fleet_changed.notified()
     }
 
     /// How many requests wait for a model.
