@@ -100,18 +100,28 @@ impl Chooser {
         }
     }
 
-    /// Whether this runner can be reserved now for what the name stands for.
-    pub(super) fn could(&self, plan: &Plan, tried: &[Tried], runner: &Runner, fleet: &Fleet) -> bool {
-        plan.wishes(false).any(|wish| {
+    /// Whether this runner can be reserved now for one of these wishes.
+    pub(super) fn could<'p>(
+        &self,
+        mut wishes: impl Iterator<Item = Wish<'p>>,
+        tried: &[Tried],
+        runner: &Runner,
+        fleet: &Fleet,
+    ) -> bool {
+        wishes.any(|wish| {
             let pool = self.router.pool(wish.requirements, fleet);
             self.candidates(pool, wish.requirements, tried).refusal(runner).is_none()
         })
     }
 
-    /// Whether anybody can be reserved now for what the name stands for, whatever the balancer thinks of it.
-    pub(super) fn could_anybody(&self, plan: &Plan, tried: &[Tried]) -> bool {
+    /// Whether anybody can be reserved now for one of these wishes, whatever the balancer thinks of it.
+    pub(super) fn could_anybody<'p>(
+        &self,
+        mut wishes: impl Iterator<Item = Wish<'p>>,
+        tried: &[Tried],
+    ) -> bool {
         let fleet = self.registry.fleet();
-        plan.wishes(false).any(|wish| {
+        wishes.any(|wish| {
             let any = |pool: Pool<'_>| {
                 let candidates = self.candidates(pool, wish.requirements, tried);
                 pool.runners().iter().any(|runner| candidates.refusal(runner).is_none())
@@ -121,10 +131,14 @@ impl Chooser {
         })
     }
 
-    /// Whether somebody could serve one of the plan's models if only there were a slot free.
-    pub(super) fn is_anybody_eligible(&self, plan: &Plan, tried: &[Tried], fallbacks: bool) -> bool {
+    /// Whether somebody could serve one of these wishes if only there were a slot free.
+    pub(super) fn is_anybody_eligible<'p>(
+        &self,
+        mut wishes: impl Iterator<Item = Wish<'p>>,
+        tried: &[Tried],
+    ) -> bool {
         let fleet = self.registry.fleet();
-        plan.wishes(fallbacks).any(|wish| {
+        wishes.any(|wish| {
             let any = |pool| self.candidates(pool, wish.requirements, tried).has_busy();
             any(self.router.pool(wish.requirements, &fleet))
                 || self.router.fallback(wish.requirements, &fleet).is_some_and(any)

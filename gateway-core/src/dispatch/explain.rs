@@ -44,7 +44,7 @@ impl Dispatcher {
         let fleet = chooser.registry.fleet();
         let mut runners = Vec::new();
         let mut targets = Vec::new();
-        for wish in plan.wishes(false).chain(plan.wishes(true)) {
+        for wish in plan.all_wishes(true) {
             targets.extend(wish.model().cloned());
             let pool = chooser.router.pool(wish.requirements, &fleet);
             let candidates = chooser.candidates(pool, wish.requirements, &[]);

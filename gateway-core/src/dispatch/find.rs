@@ -36,7 +36,31 @@ impl Journey<'_> {
             Ok(choice) => return Ok(choice),
             Err(not_found) => not_found,
         };
-        self.shared.chooser.choose(&self.plan, &self.tried, true, Instant::now()).ok_or(not_found)
+        match self.plan.fallback_line() {
+            Some(_) if !self.is_late() => Box::pin(self.find_fallback(not_found)).await,
+            _ => Err(not_found),
+        }
+    }
+
+    /// The same for the fallbacks, if nothing was found for what it names.
+    async fn find_fallback(&mut self, not_found: NotFound) -> Result<Choice, NotFound> {
+        // Who has waited in vain takes what there is and waits no more.
+        let has_waited = matches!(not_found, NotFound::Full(_) | NotFound::Impatient);
+        let line = self.plan.fallback_line();
+        let is_anybody_waiting = line.is_some_and(|line| self.shared.queue.has_waiters(line, true));
+        let chooser = &self.shared.chooser;
+        if (has_waited || !is_anybody_waiting)
+            && let Some(choice) = chooser.choose(&self.plan, &self.tried, true, Instant::now())
+        {
+            return Ok(choice);
+        }
+        if has_waited || !chooser.is_anybody_eligible(self.plan.wishes(true), &self.tried) {
+            return Err(not_found);
+        }
+        match self.wait(true).await {
+            Err(error) if error.kind() == QueueErrorKind::NotEligible => Err(not_found),
+            waited => waited.map_err(NotFound::Full),
+        }
     }
 
     /// The same for what the request names, fallbacks left aside.
@@ -56,8 +80,8 @@ impl Journey<'_> {
             {
                 return Ok(choice);
             }
-            if chooser.is_anybody_eligible(&self.plan, &self.tried, false) {
-                match self.wait().await {
+            if chooser.is_anybody_eligible(self.plan.wishes(false), &self.tried) {
+                match self.wait(false).await {
                     Ok(choice) => return Ok(choice),
                     // Whoever could serve has gone; another may have the model on its disk.
                     Err(error) if error.kind() == QueueErrorKind::NotEligible => {}
@@ -70,21 +94,28 @@ impl Journey<'_> {
         Err(NotFound::Nobody)
     }
 
-    async fn wait(&mut self) -> Result<Choice, QueueError> {
+    /// Waits for a slot: in the line of what it names, or in that of its first fallback.
+    async fn wait(&mut self, fallbacks: bool) -> Result<Choice, QueueError> {
         let began = Instant::now();
-        let wants = Wants { plan: self.plan.clone(), tried: self.tried.clone() };
+        let wants = Wants { plan: self.plan.clone(), tried: self.tried.clone(), fallbacks };
+        let line = if fallbacks { self.plan.fallback_line() } else { None };
+        let line = line.unwrap_or_else(|| self.plan.line()).clone();
         let waiter = Waiter {
-            special: self.is_special(),
+            special: fallbacks || self.is_special(),
             tenant: self.claim.tenant.clone(),
             priority: self.claim.priority,
             patience: self.claim.patience,
             until: self.total,
-            ..Waiter::new(wants, self.plan.line().clone())
+            ..Waiter::new(wants, line)
         };
         // Boxed: few requests have to wait, and all would carry its size.
         let waited = Box::pin(self.shared.queue.wait(waiter)).await;
         self.waited += began.elapsed();
         waited
+    }
+
+    pub(super) fn is_late(&self) -> bool {
+        self.total.is_some_and(|total| total <= Instant::now())
     }
 
     /// Whether what nobody else found for this model could still be something for this request.
@@ -131,7 +162,7 @@ impl Journey<'_> {
         let mut refusals = Vec::new();
         let mut opens_in: Option<Duration> = None;
         let mut known = named.model.is_none();
-        for wish in self.plan.wishes(false).chain(self.plan.wishes(true)) {
+        for wish in self.plan.all_wishes(true) {
             let entry = wish.model().and_then(|model| fleet.model(model.as_str()));
             known |= entry.is_some();
             let pool = chooser.router.pool(wish.requirements, &fleet);

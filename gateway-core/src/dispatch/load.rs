@@ -52,7 +52,7 @@ impl Sought<'_> {
             // Listening before looking: what changes after the look is not missed.
             let mut changed = pin!(self.shared.lifecycle.fleet_changed());
             changed.as_mut().enable();
-            if self.shared.chooser.is_anybody_eligible(self.plan, self.tried, false) {
+            if self.shared.chooser.is_anybody_eligible(self.plan.wishes(false), self.tried) {
                 return;
             }
             changed.await;
@@ -72,7 +72,7 @@ impl Journey<'_> {
         self.waited += began.elapsed();
         match done {
             Ok(done) => done,
-            Err(_) if self.total.is_some_and(|total| total <= Instant::now()) => Err(NotFound::Late),
+            Err(_) if self.is_late() => Err(NotFound::Late),
             Err(_) => Err(NotFound::Impatient),
         }
     }

@@ -53,6 +53,16 @@ impl Plan {
         }
     }
 
+    /// The same for who would take a fallback: the line of the first. `None` without fallbacks.
+    pub(crate) fn fallback_line(&self) -> Option<&Option<ModelId>> {
+        self.wishes(true).next().map(|wish| &wish.requirements.model)
+    }
+
+    /// Those that the name stands for, and behind them the fallbacks if wanted.
+    pub(crate) fn all_wishes(&self, with_fallbacks: bool) -> impl Iterator<Item = Wish<'_>> {
+        self.wishes(false).chain(self.wishes(true).filter(move |_| with_fallbacks))
+    }
+
     /// The model by the name that the client used.
     pub(crate) fn itself(&self) -> Wish<'_> {
         Wish { requirements: &self.named, target: None }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::choose::{Choice, Chooser};
-use super::plan::Plan;
+use super::plan::{Plan, Wish};
 use crate::balance::Tried;
 use crate::names::ModelId;
 use crate::queue::{AdmissionQueue, Picker, Priority, Tenant};
@@ -32,6 +32,14 @@ pub(super) type Queue = AdmissionQueue<NextChoice>;
 pub(super) struct Wants {
     pub(super) plan: Plan,
     pub(super) tried: Vec<Tried>,
+    /// Whether a fallback will do, too.
+    pub(super) fallbacks: bool,
+}
+
+impl Wants {
+    fn wishes(&self) -> impl Iterator<Item = Wish<'_>> {
+        self.plan.all_wishes(self.fallbacks)
+    }
 }
 
 /// Chooses for those who wait.
@@ -45,7 +53,8 @@ impl Picker for NextChoice {
     type Choice = Choice;
 
     fn pick(&self, wants: &Wants) -> Option<Choice> {
-        self.chooser.choose(&wants.plan, &wants.tried, false, Instant::now())
+        let choose = |fallbacks| self.chooser.choose(&wants.plan, &wants.tried, fallbacks, Instant::now());
+        choose(false).or_else(|| if wants.fallbacks { choose(true) } else { None })
     }
 
     fn concerns(&self, model: &ModelId, runner: &Runner) -> bool {
@@ -58,14 +67,14 @@ impl Picker for NextChoice {
     fn may_serve(&self, wants: &Wants, runner: &Runner) -> bool {
         let fleet = self.chooser.registry.fleet();
         let now = fleet.current(runner.key());
-        now.is_some_and(|runner| self.chooser.could(&wants.plan, &wants.tried, runner, &fleet))
+        now.is_some_and(|runner| self.chooser.could(wants.wishes(), &wants.tried, runner, &fleet))
     }
 
     fn is_full(&self, wants: &Wants) -> bool {
-        !self.chooser.could_anybody(&wants.plan, &wants.tried)
+        !self.chooser.could_anybody(wants.wishes(), &wants.tried)
     }
 
     fn is_hopeless(&self, wants: &Wants) -> bool {
-        !self.chooser.is_anybody_eligible(&wants.plan, &wants.tried, false)
+        !self.chooser.is_anybody_eligible(wants.wishes(), &wants.tried)
     }
 }
