@@ -48,6 +48,24 @@ async fn idle_counts_from_the_last_chunk() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_who_reads_slowly_is_not_held_against_the_runner() {
+    let engine = MockEngine::new(|_| Script::chunks(["a", "b", "c"]).interval(SECOND));
+    let setup =
+        setup(vec![engine], |builder| builder.deadlines(Deadlines { idle: Some(5 * SECOND), ..NONE }));
+    let answer = setup.dispatcher.dispatch(request(&model(), "{}")).await.unwrap();
+    let mut body = answer.response.into_body();
+    for chunk in ["a", "b", "c"] {
+        // The mock begins with the next chunk when it is asked for it: one honest second.
+        tokio::time::advance(100 * SECOND).await;
+        let frame = body.frame().await.expect("there is more").expect("nobody is at fault");
+        assert_eq!(frame.into_data().unwrap(), chunk);
+    }
+    assert!(body.frame().await.is_none());
+    assert_eq!(setup.recorder.count(Outcome::Success), 1);
+    setup.all_zero().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn total_covers_everything() {
     let deadlines = Deadlines { total: Some(10 * SECOND), ..NONE };
     let setup_of = |engine| setup(vec![engine], |builder| builder.deadlines(deadlines));

@@ -18,6 +18,9 @@ use crate::permit::Permit;
 
 /// The body of an answer. It owns the reservation and the permit: both are given back when it ends, fails
 /// or is dropped, whichever comes first; dropping it before its end cancels the work on the runner.
+///
+/// The [deadlines](super::Deadlines) hold while it is polled: who asks for no chunks is
+/// not cut off by them. How long a client may take to read is for the server to bound.
 #[must_use = "dropping the body cancels the request"]
 pub struct DispatchBody {
     /// Read before the head was passed on, to know that the answer has begun.
@@ -34,33 +37,28 @@ pub struct DispatchBody {
 struct Limits {
     idle: Option<Duration>,
     total: Option<Instant>,
-    last_chunk: Instant,
+    /// Since when the runner has been waited for. While nobody asks for a chunk it is the client that is silent.
+    pending_since: Option<Instant>,
     /// Made when the body first has to wait: an answer that is here at once needs no timer.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Limits {
-    fn next(&self) -> Option<Instant> {
-        let idle = self.idle.and_then(|idle| self.last_chunk.checked_add(idle));
-        idle.into_iter().chain(self.total).min()
-    }
-
     /// Pending, or ready with the limit that passed.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
-        let Some(mut next) = self.next() else { return Poll::Pending };
+        let since = *self.pending_since.get_or_insert_with(Instant::now);
+        let idle = self.idle.and_then(|idle| since.checked_add(idle));
+        let Some(next) = idle.into_iter().chain(self.total).min() else { return Poll::Pending };
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(next)));
         while timer.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
             if self.total.is_some_and(|total| total <= now) {
                 return Poll::Ready(Outcome::Cancelled(Cancel::Deadline));
             }
-            // Chunks do not touch the timer; it looks at their time when it fires.
-            let idle = self.idle.and_then(|idle| self.last_chunk.checked_add(idle));
-            next = idle.unwrap_or(next);
-            if idle.is_some() && next <= now {
+            if idle.is_some_and(|idle| idle <= now) {
                 return Poll::Ready(Outcome::RunnerFault(Fault::IdleTimeout));
             }
-            let next = self.total.map_or(next, |total| total.min(next));
+            // Chunks do not touch the timer; it is set anew when it fires too early.
             timer.as_mut().reset(next);
         }
         Poll::Pending
@@ -83,8 +81,7 @@ impl DispatchBody {
         in_flight: InFlight,
     ) -> Self {
         let Answer { first, body, attempt, outcome } = answer;
-        let last_chunk = attempt.first_byte().unwrap_or(attempt.sent);
-        let limits = Limits { idle, total, last_chunk, timer: None };
+        let limits = Limits { idle, total, pending_since: None, timer: None };
         let mut this =
             Self { first, inner: Some(body), attempt, outcome, limits, held: Some((permit, in_flight)) };
         if this.first.is_none() {
@@ -147,7 +144,7 @@ impl Body for DispatchBody {
                 if this.limits.total.is_some_and(|total| total <= now) {
                     return this.fail(Outcome::Cancelled(Cancel::Deadline), None);
                 }
-                this.limits.last_chunk = now;
+                this.limits.pending_since = None;
                 this.pass(frame)
             }
             Poll::Ready(Some(Err(error))) => {

@@ -12,9 +12,11 @@ use crate::retry::{Backoff, BudgetPolicy};
 pub struct Deadlines {
     /// From sending a try to the first byte of the answer's body. After it the next runner is tried.
     pub first_byte: Option<Duration>,
-    /// Between two chunks of an answer that has begun.
+    /// How long the next chunk of an answer that has begun is waited for. Counted from when it is asked for, so
+    /// that a client who reads slowly is not held against the runner; and found out while the body is polled.
     pub idle: Option<Duration>,
-    /// From the request's arrival to the end of its answer, tries and all.
+    /// From the request's arrival to the end of its answer, tries and all. Once the answer has begun it is found
+    /// out while the body is polled.
     pub total: Option<Duration>,
 }
 
