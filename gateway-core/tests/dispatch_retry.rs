@@ -71,6 +71,41 @@ async fn unreachable_and_busy_runners_do_not_use_up_the_tries() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_fleet_that_sheds_load_is_not_asked_one_by_one() {
+    let most = u64::from(RetryPolicy::MAX_OVERLOADED);
+    let setup = setup((0..most + 4).map(|_| status(429, "busy")).collect(), same);
+    let answer = setup.dispatcher.dispatch(request(&model(), "{}")).await.unwrap();
+    assert_eq!((answer.response.status().as_u16(), setup.recorder.tries()), (429, most));
+    assert_eq!(answer.response.headers()["retry-after"], "7");
+    drop(answer);
+    // Whoever was not asked yet is asked first.
+    let answer = setup.dispatcher.dispatch(request(&model(), "{}")).await.unwrap();
+    assert_eq!(setup.recorder.tries(), 2 * most);
+    for fresh in most..most + 4 {
+        assert_eq!(setup.recorder.tries_on(&format!("r{fresh}")), 1);
+    }
+    drop(answer);
+    setup.all_zero().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_turns_a_request_away_without_a_word_is_not_the_next_ones_first_choice() {
+    let shedding = MockEngine::new(|_| Script::status(503, "busy"));
+    let setup = setup(vec![shedding, fine()], |builder| {
+        builder.balancer(std::sync::Arc::new(gateway_core::LeastLoaded::default()))
+    });
+    // The other one has more to do, and is preferred nevertheless.
+    let _held = setup.registry.fleet().runner("r1").unwrap().try_reserve().unwrap();
+    for tries in [2, 1, 1] {
+        let answer = setup.dispatcher.dispatch(request(&model(), "{}")).await.unwrap();
+        assert_eq!((answer.tries, answer.runner.id().as_str()), (tries, "r1"));
+    }
+    tokio::time::advance(gateway_core::HoldPolicy::SHORTEST).await;
+    let answer = setup.dispatcher.dispatch(request(&model(), "{}")).await.unwrap();
+    assert_eq!(answer.tries, 2, "it is asked again soon");
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_runners_own_words_reach_the_client_if_nobody_does_better() {
     let setup = setup(vec![status(503, "first"), failing(Fault::Unreachable), status(503, "last")], same);
     let answer = setup.dispatcher.dispatch(request(&model(), "{}")).await.unwrap();

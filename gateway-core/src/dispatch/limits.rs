@@ -42,7 +42,7 @@ pub struct RetryPolicy {
     /// On how many runners a request may *fail* (connection lost, server error, no first byte in time)
     /// before the client is told; at least 1. A request that crashes engines must not go through the whole
     /// fleet. Runners that could not be reached, or said that they are busy, do not count: those tries did
-    /// no harm.
+    /// no harm. The latter have a bound of their own, [`RetryPolicy::MAX_OVERLOADED`].
     pub max_failures: u32,
     /// What all requests together may spend on tries after a failure; `None` is without limit. A try that
     /// never reached its runner costs nothing.
@@ -55,6 +55,10 @@ pub struct RetryPolicy {
 impl RetryPolicy {
     /// Three runners.
     pub const MAX_FAILURES: u32 = 3;
+    /// Eight runners that answer 429 or 503: then the client is told so, with the last one's `Retry-After`. Each
+    /// of them is left alone by other requests for a while, so the next request finds the others, and a fleet
+    /// that sheds load is not sent every request once per runner.
+    pub const MAX_OVERLOADED: u32 = 8;
     /// The most runners that one request looks at, for whatever reason each was passed over.
     pub const MAX_TRIES: usize = 64;
 }

@@ -34,6 +34,8 @@ pub(super) struct Journey<'s> {
     pub(super) total: Option<Instant>,
     pub(super) tried: Vec<Tried>,
     failures: u32,
+    /// How many runners had too much to do.
+    overloaded: u32,
     last: Option<Failed>,
     /// The time that was read when the request came, until it is used.
     pub(super) arrived: Option<Instant>,
@@ -61,6 +63,7 @@ pub(super) async fn run(shared: &Arc<Shared>, call: Dispatch) -> Result<Dispatch
         total: shared.deadlines.total.and_then(|total| now.checked_add(total)),
         tried: Vec::new(),
         failures: 0,
+        overloaded: 0,
         last: None,
         arrived: Some(now),
         waited: Duration::ZERO,
@@ -126,6 +129,7 @@ impl Journey<'_> {
         );
         self.tried.push(failed.tried());
         self.failures += u32::from(failed.counts());
+        self.overloaded += u32::from(failed.is_overloaded());
         self.last = Some(failed);
     }
 
@@ -140,12 +144,13 @@ impl Journey<'_> {
         let Some(last) = &self.last else { return false };
         if last.is_final()
             || self.failures >= policy.max_failures.max(1)
+            || self.overloaded >= RetryPolicy::MAX_OVERLOADED
             || self.tried.len() >= RetryPolicy::MAX_TRIES
             || !self.can_be_sent_again()
         {
             return false;
         }
-        // A try that was never sent was no work for anybody.
+        // A try that was never sent, or turned away at once, was no work for anybody.
         if !last.counts() {
             return true;
         }

@@ -54,6 +54,11 @@ impl Failed {
         }
     }
 
+    /// Whether the runner said that it has too much to do.
+    pub(super) fn is_overloaded(&self) -> bool {
+        matches!(&self.failure, Failure::Answer(begun) if begun.1.outcome == Outcome::Overloaded)
+    }
+
     /// Whether no other runner could make it good.
     pub(super) fn is_final(&self) -> bool {
         matches!(self.failure, Failure::Total | Failure::RequestBody(_))

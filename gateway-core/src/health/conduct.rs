@@ -255,8 +255,9 @@ impl Conduct {
                 self.hold.reached();
             }
         }
-        if let (Outcome::Overloaded, Some(time)) = (outcome, retry_after) {
-            self.hold.asked(time, at, hold);
+        if outcome == Outcome::Overloaded {
+            // Who turns requests away at once looks idle, and would be everybody's first choice.
+            self.hold.asked(retry_after.unwrap_or(hold.shortest), at, hold);
             self.remark();
         }
         None

@@ -11,11 +11,12 @@ use super::ms;
 pub struct HoldPolicy {
     /// After so many tries in a row that did not reach it; at least 1.
     pub after: u8,
-    /// How long the first time. It doubles each time that the runner still cannot be reached.
+    /// How long the first time. It doubles each time that the runner still cannot be reached. Also for how long a
+    /// runner is left alone that answers 429 or 503 and does not say for how long.
     pub shortest: Duration,
     /// The longest.
     pub longest: Duration,
-    /// The most that is taken from a runner's own `Retry-After`; zero: none of it.
+    /// The most that is taken from a runner's own `Retry-After`; zero: 429 and 503 make no hold.
     pub longest_asked: Duration,
 }
 
@@ -49,7 +50,7 @@ impl Default for HoldPolicy {
 pub enum HeldFor {
     /// It could not be reached, several times in a row.
     Unreachable,
-    /// It answered 429 or 503 with a `Retry-After`.
+    /// It answered 429 or 503: for as long as its `Retry-After` asks for, or else briefly.
     RetryAfter,
 }
 
