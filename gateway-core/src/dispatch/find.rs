@@ -104,14 +104,23 @@ impl Journey<'_> {
             special: fallbacks || self.is_special(),
             tenant: self.claim.tenant.clone(),
             priority: self.claim.priority,
-            patience: self.claim.patience,
+            patience: Some(self.patience()),
             until: self.total,
             ..Waiter::new(wants, line)
         };
         // Boxed: few requests have to wait, and all would carry its size.
         let waited = Box::pin(self.shared.queue.wait(waiter)).await;
         self.waited += began.elapsed();
+        self.queued += began.elapsed();
         waited
+    }
+
+    /// What is left of it.
+    pub(super) fn patience(&self) -> Duration {
+        match self.claim.patience {
+            Some(patience) => patience.saturating_sub(self.waited),
+            None => self.shared.queue.policy().patience.saturating_sub(self.queued),
+        }
     }
 
     pub(super) fn is_late(&self) -> bool {

@@ -14,6 +14,9 @@ use super::run::Journey;
 use crate::balance::Tried;
 use crate::lifecycle::{LoadError, Loading};
 
+/// How soon it is found out at the earliest that a load has ended in vain and there is no room for another.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// What is to be loaded, and for whom.
 #[derive(Clone, Copy)]
 struct Sought<'s> {
@@ -65,10 +68,11 @@ impl Journey<'_> {
     /// be loaded. Nothing to hold on to if one is there that was not waited for.
     pub(super) async fn load(&mut self) -> Result<Option<Loading>, NotFound> {
         let began = Instant::now();
-        let patience = self.claim.patience.and_then(|patience| began.checked_add(patience));
-        let until = patience.into_iter().chain(self.total).min();
+        let patience = self.patience();
+        let own = self.claim.patience.and_then(|_| began.checked_add(patience));
+        let until = own.into_iter().chain(self.total).min();
         let sought = Sought { shared: self.shared, plan: &self.plan, tried: &self.tried };
-        let done = load_any(sought, until).await;
+        let done = load_any(sought, until, patience).await;
         self.waited += began.elapsed();
         match done {
             Ok(done) => done,
@@ -84,17 +88,27 @@ impl Journey<'_> {
     }
 }
 
+/// Waits until then in any case, and only so long for room.
 async fn load_any(
     sought: Sought<'_>,
     until: Option<Instant>,
+    patience: Duration,
 ) -> Result<Result<Option<Loading>, NotFound>, Elapsed> {
     let mut wishes: Vec<_> = sought.plan.wishes(false).collect();
     let mut last = None;
     while let Some((at, mut loading)) = sought.begin(&wishes) {
-        let wait = sought.wait_for(&mut loading);
-        let waited = match until {
-            Some(until) => timeout_at(until, wait).await?,
-            None => wait.await,
+        let waited = loop {
+            // While it is being loaded it is enough to look from time to time whether it still is.
+            let look = if loading.lacks_room() { patience } else { patience.max(LOOK) };
+            let for_room = Instant::now().checked_add(look);
+            let wait = sought.wait_for(&mut loading);
+            let Some(end) = for_room.into_iter().chain(until).min() else { break wait.await };
+            match timeout_at(end, wait).await {
+                Ok(waited) => break waited,
+                Err(elapsed) if loading.lacks_room() || until == Some(end) => return Err(elapsed),
+                // A load that is under way has a limit of its own.
+                Err(_) => {}
+            }
         };
         match waited {
             Ok(is_its_own) => return Ok(Ok(Some(loading).filter(|_| is_its_own))),

@@ -39,8 +39,10 @@ pub(super) struct Journey<'s> {
     last: Option<Failed>,
     /// The time that was read when the request came, until it is used.
     pub(super) arrived: Option<Instant>,
-    /// Time spent in the queue.
+    /// Time spent in the queue, and waiting for models.
     pub(super) waited: Duration,
+    /// Of that, in the queue.
+    pub(super) queued: Duration,
     pub(super) hedged: bool,
 }
 
@@ -67,6 +69,7 @@ pub(super) async fn run(shared: &Arc<Shared>, call: Dispatch) -> Result<Dispatch
         last: None,
         arrived: Some(now),
         waited: Duration::ZERO,
+        queued: Duration::ZERO,
         hedged: false,
     };
     match journey.go().await {

@@ -20,7 +20,9 @@ pub struct Claim {
     pub tenant: Option<Tenant>,
     /// How urgent it is.
     pub priority: Priority,
-    /// How long it waits at most; what the [`QueuePolicy`](crate::QueuePolicy) says if it does not say.
+    /// How long it waits at most, for slots and for models to be loaded, all its waits taken together; the time
+    /// that runners have it does not count. If it does not say: as long for slots, and for room for a model, as
+    /// the [`QueuePolicy`](crate::QueuePolicy) says, and for a load that is under way until it ends.
     pub patience: Option<Duration>,
 }
 
