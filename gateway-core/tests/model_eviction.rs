@@ -6,8 +6,8 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use gateway_core::{
-    LifecyclePolicy, LoadError, Loading, ModelState, Registry, ReportedLoad, RunnerChange, RunnerId,
-    RunnerStatus,
+    CancellationToken, DispatchError, IdleUnload, LifecyclePolicy, LoadError, Loading, ModelState, Registry,
+    ReportedLoad, Reservation, RunnerChange, RunnerId, RunnerStatus,
 };
 use gateway_testkit::{CommandScript, MockEngine};
 use lifecycle_support::*;
@@ -28,6 +28,8 @@ async fn use_in_order(world: &World, names: &[&str]) {
         world.ask(name).await.unwrap();
     }
 }
+
+type Answering = tokio::task::JoinHandle<Result<String, DispatchError>>;
 
 fn waits(loading: Loading) -> tokio::task::JoinHandle<(Result<(), LoadError>, Loading)> {
     let mut loading = loading;
@@ -373,4 +375,63 @@ async fn an_unload_that_takes_too_long_is_unsure() {
     assert_eq!(engine.command_counts().given_up, 1);
     assert_eq!(world.state("r", "a"), ModelState::Unloading);
     request.abort();
+}
+
+/// Two models share the one slot: one has it, and a request waits for it with the other.
+async fn one_waits_with_b_while_a_has_the_slot(
+    policy: LifecyclePolicy,
+) -> (World, MockEngine, Reservation, Answering) {
+    let (world, engine) = (world(policy), engine());
+    let models = [loaded("a"), loaded("b"), on_disk("c")];
+    world.registry.join(spec("r").slots(1), healthy(models), engine.link());
+    let held = world.hold("r", "a");
+    let waits = world.asks("b");
+    tokio::task::yield_now().await;
+    assert_eq!(world.dispatcher.queue_depth(), 1);
+    (world, engine, held, waits)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_somebody_waits_for_a_slot_with_stays() {
+    let (world, engine, held, b) = one_waits_with_b_while_a_has_the_slot(at_most(2)).await;
+    let c = world.asks("c");
+    a_while().await;
+    assert!(engine.commands().is_empty(), "a is in use, and b is about to be");
+    drop(held);
+    assert_eq!(b.await.unwrap().unwrap(), "r");
+    assert_eq!(c.await.unwrap().unwrap(), "r");
+    assert_eq!(engine.commands(), [unload("a"), load("c")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_waits_for_any_more_makes_way_at_once() {
+    let (world, engine, _held, b) = one_waits_with_b_while_a_has_the_slot(at_most(2)).await;
+    let _c = world.asks("c");
+    tokio::time::sleep(Duration::from_millis(5_500)).await;
+    assert!(engine.commands().is_empty());
+    let gone = tokio::time::Instant::now();
+    b.abort();
+    told(&engine, 2).await;
+    assert_eq!(gone.elapsed(), Duration::ZERO);
+    assert_eq!(engine.commands(), [unload("b"), load("c")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_somebody_waits_for_a_slot_with_is_not_idle() {
+    let keep = Duration::from_secs(5);
+    let policy = LifecyclePolicy {
+        keep_alive: Some(keep),
+        idle_unload: IdleUnload::All,
+        ..LifecyclePolicy::default()
+    };
+    let (world, engine, held, b) = one_waits_with_b_while_a_has_the_slot(policy).await;
+    let (lifecycle, stop) = (world.lifecycle().clone(), CancellationToken::new());
+    let token = stop.clone();
+    let tending = tokio::spawn(async move { lifecycle.tend(&token).await });
+    tokio::time::sleep(keep * 3).await;
+    assert!(engine.commands().is_empty());
+    drop(held);
+    assert_eq!(b.await.unwrap().unwrap(), "r");
+    stop.cancel();
+    tending.await.unwrap();
 }

@@ -97,6 +97,9 @@ impl Journey<'_> {
     /// Waits for a slot: in the line of what it names, or in that of its first fallback.
     async fn wait(&mut self, fallbacks: bool) -> Result<Choice, QueueError> {
         let began = Instant::now();
+        // Lest the model be evicted before the request has its turn.
+        let models = self.plan.wishes(fallbacks).filter_map(|wish| wish.requirements.model.as_ref());
+        let _wanted = self.shared.lifecycle.want(models);
         let wants = Wants { plan: self.plan.clone(), tried: self.tried.clone(), fallbacks };
         let line = if fallbacks { self.plan.fallback_line() } else { None };
         let line = line.unwrap_or_else(|| self.plan.line()).clone();

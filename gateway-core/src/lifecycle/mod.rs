@@ -28,6 +28,7 @@ mod room;
 mod spot;
 mod state;
 mod tend;
+mod wanted;
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -56,6 +57,8 @@ use loading::{Held, Stage};
 use order::{Busy, load};
 use spot::{Found, Look};
 use state::{Act, Ask, Job, Record, State};
+use wanted::Wanted;
+pub(crate) use wanted::Wants;
 
 /// Loads models that requests ask for, makes room for them, and unloads what nobody asks for any more.
 ///
@@ -82,6 +85,7 @@ pub(crate) struct Inner {
     room: Notify,
     /// How many hold a [`Loading`].
     waiting: AtomicUsize,
+    wanted: Wanted,
 }
 
 impl Lifecycle {
@@ -102,6 +106,7 @@ impl Lifecycle {
             fleet_changed: Notify::new(),
             room: Notify::new(),
             waiting: AtomicUsize::new(0),
+            wanted: Wanted::default(),
         });
         let listener: Weak<dyn Listener> = Arc::downgrade(&(inner.clone() as Arc<dyn Listener>));
         inner.registry.fleet().bell().listen(listener);
@@ -137,6 +142,13 @@ impl Lifecycle {
     /// Rings when runners, or what they have loaded, change.
     pub(crate) fn fleet_changed(&self) -> Notified<'_> {
         self.inner.fleet_changed.notified()
+    }
+
+    /// Neither evicts nor unloads these models until the guard is dropped, wherever they are: somebody waits for
+    /// a slot with one of them. In use they are not yet, and if it is the one slot that all models share which
+    /// is waited for, each would look idle to whoever needs room for another.
+    pub(crate) fn want<'m>(&self, models: impl IntoIterator<Item = &'m ModelId>) -> Wants {
+        Wants::new(self.inner.clone(), models.into_iter().cloned().collect())
     }
 
     /// How many requests wait for a model.
@@ -205,7 +217,8 @@ impl Inner {
         let fleet = self.registry.fleet();
         let was_in_line = state.line.remove(&ask.number).is_some();
         let (router, health, policy) = (&*self.router, &self.health, &self.policy);
-        let look = Look { router, health, policy, state, fleet: &fleet, now: Instant::now() };
+        let (wanted, now) = (&self.wanted, Instant::now());
+        let look = Look { router, health, policy, state, wanted, fleet: &fleet, now };
         let stage = if self.is_ready_in(&fleet, ask) {
             Some(Stage::Ready)
         } else if let Some(id) = joinable(&look, ask) {
@@ -248,6 +261,13 @@ impl Inner {
         drop(state);
         if last.is_some() {
             // What it loaded may be evicted from now on.
+            self.room.notify_waiters();
+        }
+    }
+
+    /// Has those who wait for room look again.
+    fn ring_for_room(&self) {
+        if self.waiting.load(Ordering::SeqCst) > 0 {
             self.room.notify_waiters();
         }
     }

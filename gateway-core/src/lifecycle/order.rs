@@ -15,7 +15,7 @@ use crate::command::{Command, CommandReply};
 use crate::link::LinkError;
 use crate::names::{ModelId, RunnerKey};
 use crate::registry::RunnerChange;
-use crate::runner::{ModelChange, ModelState, Runner};
+use crate::runner::{Model, ModelChange, ModelState, Runner};
 
 /// How long a runner stays busy after an order that could not even be given. Who decided that it could looks
 /// again then; should the two ever go on disagreeing, they do so at leisure.
@@ -161,6 +161,11 @@ fn end_of_load(said: Said) -> Option<ModelChange> {
 /// Dropped early, nothing is sent to the model until the runner has said how it is.
 pub(super) async fn unload(inner: &Inner, runner: &Runner, model: &ModelId, why: &'static str) -> bool {
     let key = runner.key();
+    // Since it was chosen somebody may have begun to wait for a slot with it.
+    let is_wanted = |listed: &Model| inner.wanted.is_wanted(runner, listed);
+    if runner.model(model.as_str()).is_some_and(is_wanted) {
+        return false;
+    }
     // From here on nobody can begin to use it, and nobody does.
     let Some(shown) = Shown::begin(inner, key, model, ModelChange::Unloading) else { return false };
     tracing::info!(runner = %key, %model, why, "unloading the model");

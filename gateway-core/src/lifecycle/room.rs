@@ -4,6 +4,7 @@ use tokio::time::Instant;
 
 use super::policy::LifecyclePolicy;
 use super::state::{Act, State};
+use super::wanted::Wanted;
 use crate::names::ModelId;
 use crate::runner::{Load, Model, ModelState, Runner};
 
@@ -32,6 +33,7 @@ const BYTES_PER_GB: f64 = 1e9;
 pub(super) struct Survey<'a> {
     pub(super) policy: &'a LifecyclePolicy,
     pub(super) state: &'a State,
+    pub(super) wanted: &'a Wanted,
     pub(super) now: Instant,
 }
 
@@ -90,7 +92,7 @@ impl Survey<'_> {
         Err(if could_be { NoRoom::Occupied } else { NoRoom::Never })
     }
 
-    /// Since when nothing has used a model, if nothing does and it may be unloaded. For a decision that is
+    /// Since when nothing has used a model, if nothing does or waits to and it may be unloaded. For a decision that is
     /// checked again when the model is closed.
     pub(super) fn idle_since(&self, runner: &Runner, model: &Model) -> Option<Instant> {
         let (in_flight, last_used) = runner.model_usage(model.id.as_str())?;
@@ -103,7 +105,8 @@ impl Survey<'_> {
             && !is_foreign
             && !runner.has_unnamed_requests()
             && !self.state.is_held(runner.key(), model.local_name())
-            && self.spared_until(runner, model, Act::Unload).is_none();
+            && self.spared_until(runner, model, Act::Unload).is_none()
+            && !self.wanted.is_wanted(runner, model);
         is_free.then_some(last_used)
     }
 

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::policy::LifecyclePolicy;
 use super::room::{NoRoom, Room, Survey};
 use super::state::{Act, Ask, State};
+use super::wanted::Wanted;
 use crate::balance::Candidates;
 use crate::fleet::Fleet;
 use crate::health::HealthPolicy;
@@ -39,6 +40,7 @@ pub(super) struct Look<'a> {
     pub(super) health: &'a HealthPolicy,
     pub(super) policy: &'a LifecyclePolicy,
     pub(super) state: &'a State,
+    pub(super) wanted: &'a Wanted,
     pub(super) fleet: &'a Fleet,
     pub(super) now: Instant,
 }
@@ -120,7 +122,7 @@ impl Look<'_> {
         if self.state.record(runner.key()).is_some_and(|record| record.cannot_load) {
             return Stand::No;
         }
-        let survey = Survey { policy: self.policy, state: self.state, now: self.now };
+        let survey = Survey { policy: self.policy, state: self.state, wanted: self.wanted, now: self.now };
         if survey.spared_until(runner, model, Act::Load).is_some() {
             return Stand::Spared;
         }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Inner;
 use super::order::{Busy, unload};
-use super::policy::{IdleUnload, LifecyclePolicy};
+use super::policy::IdleUnload;
 use super::room::Survey;
 use super::state::{Act, State};
 use crate::names::ModelId;
@@ -71,7 +71,7 @@ fn expired(inner: &Arc<Inner>, now: Instant) -> (Vec<Expired>, Option<Instant>) 
     let mut soonest: Option<Instant> = None;
     for runner in fleet.runners().iter().filter(|runner| runner.is_available()) {
         for model in &runner.status().models {
-            let Some(at) = expiry(&inner.policy, &state, runner, model, now) else { continue };
+            let Some(at) = expiry(inner, &state, runner, model, now) else { continue };
             if at > now {
                 soonest = Some(soonest.map_or(at, |soonest| soonest.min(at)));
                 continue;
@@ -88,13 +88,8 @@ fn expired(inner: &Arc<Inner>, now: Instant) -> (Vec<Expired>, Option<Instant>) 
 }
 
 /// When a model is to be unloaded, if nothing uses it until then. In the past if it is time.
-fn expiry(
-    policy: &LifecyclePolicy,
-    state: &State,
-    runner: &Runner,
-    model: &Model,
-    now: Instant,
-) -> Option<Instant> {
+fn expiry(inner: &Inner, state: &State, runner: &Runner, model: &Model, now: Instant) -> Option<Instant> {
+    let policy = &inner.policy;
     let keep_alive = policy.keep_alive_for(&model.id)?;
     let record = state.record(runner.key());
     let is_ours = record.is_some_and(|record| record.ours.contains(&model.id));
@@ -104,7 +99,7 @@ fn expiry(
     {
         return None;
     }
-    let survey = Survey { policy, state, now };
+    let survey = Survey { policy, state, wanted: &inner.wanted, now };
     if let Some(until) = survey.spared_until(runner, model, Act::Unload) {
         return Some(until);
     }
