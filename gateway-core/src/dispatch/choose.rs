@@ -10,7 +10,7 @@ use crate::fleet::Fleet;
 use crate::health::{HealthPolicy, Reluctance};
 use crate::registry::Registry;
 use crate::router::{Pool, Requirements, Router};
-use crate::runner::{Reservation, Runner};
+use crate::runner::{Reservation, Runner, RunnerSet};
 
 /// A runner for a request, and the model that it is to serve it with.
 #[derive(Debug)]
@@ -124,7 +124,11 @@ impl Chooser {
         wishes.any(|wish| {
             let any = |pool: Pool<'_>| {
                 let candidates = self.candidates(pool, wish.requirements, tried);
-                pool.runners().iter().any(|runner| candidates.refusal(runner).is_none())
+                // The board first: mostly everybody is full, and a verdict costs a hundred times as much.
+                let loads = pool.set().map(RunnerSet::loads);
+                let has_room = |at| loads.is_none_or(|loads| loads.has_room(at));
+                let mut runners = pool.runners().iter().enumerate();
+                runners.any(|(at, runner)| has_room(at) && candidates.refusal(runner).is_none())
             };
             any(self.router.pool(wish.requirements, &fleet))
                 || self.router.fallback(wish.requirements, &fleet).is_some_and(any)

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::baton::{Baton, Rung};
 use super::order::{Arrival, Round, Ticket};
-use super::room::{Gone, Room, Seated, Stirred};
+use super::room::{Cause, Gone, Room, Seated, Stirred};
 use super::wait::{Place, Who};
 use super::{Picker, Priority, QueueError, QueueErrorKind, QueuePolicy, QueueReport, Tenant, Waited};
 use crate::bell::{Bell, Listener};
@@ -77,7 +77,11 @@ pub(super) struct Seat<P: Picker> {
 /// - A slot that was handed to a waiter that has gone is dropped there, and so handed on.
 /// - What changes without a bell (a breaker that lets somebody through again) is found out at the
 ///   next [look](QueuePolicy::look). The same goes, when the fleet changes, for waiters with
-///   special wants behind [`QueuePolicy::VAIN`] others of their line that found nothing.
+///   special wants behind [`QueuePolicy::VAIN`] others of their line that found nothing. A look asks as many
+///   of these, those first who have not been asked for longest.
+///
+/// What a freed slot costs does not grow with the fleet: of its runners only the one that has freed it is
+/// asked, besides what a pick looks at.
 ///
 /// Made by the dispatcher.
 pub struct AdmissionQueue<P: Picker> {
@@ -214,14 +218,19 @@ impl<P: Picker> AdmissionQueue<P> {
         let me = std::thread::current().id();
         let (mut round, stirred) = self.room().begin(now);
         let picking = Picking { queue: self };
+        // A thorough round has no end of its own.
+        let mut at_large = if stirred.thorough { QueuePolicy::VAIN } else { usize::MAX };
         loop {
             let next = self.room().next(&mut round, me).map(|(ticket, seat)| (ticket, seat.wants.clone()));
             let Some((ticket, wants)) = next else { break };
-            if !self.is_asked(&round, &stirred, ticket, &wants) {
+            if !self.is_asked(&round, &stirred, ticket, &wants, &mut at_large) {
                 round.pass_over();
                 continue;
             }
-            let (choice, is_choosy) = self.pick(&round, &wants);
+            let (choice, is_choosy) = self.pick(&round, &stirred, &wants);
+            if let Some((lane, true)) = round.named().filter(|_| choice.is_none()) {
+                self.room().asked(lane, ticket);
+            }
             match choice {
                 Some(choice) => {
                     let gone = self.take_out(|room| {
@@ -249,24 +258,49 @@ impl<P: Picker> AdmissionQueue<P> {
 
     /// What the picker finds for the waiter that is next in this round; if nothing, whether others like it may
     /// have more luck.
-    fn pick(&self, round: &Round, wants: &P::Wants) -> (Option<P::Choice>, bool) {
+    fn pick(&self, round: &Round, stirred: &Stirred, wants: &P::Wants) -> (Option<P::Choice>, bool) {
         let is_special = round.named().is_some_and(|(_, special)| special);
         let choice = self.picker.pick(wants);
-        if choice.is_some() || is_special || self.picker.is_full(wants) {
+        if choice.is_some() || is_special || self.is_full(round, stirred, wants) {
             return (choice, false);
         }
         // A slot may have been freed between the two questions: then it is for the first in line.
         (self.picker.pick(wants), true)
     }
 
-    /// Whether there may be something for the waiter that is next in this round.
-    fn is_asked(&self, round: &Round, stirred: &Stirred, ticket: Ticket, wants: &P::Wants) -> bool {
+    /// Whether there is nothing for other plain ones either. The whole fleet is gone through only if anybody
+    /// in it may have something new.
+    fn is_full(&self, round: &Round, stirred: &Stirred, wants: &P::Wants) -> bool {
+        let cause = round.named().and_then(|(lane, _)| stirred.lanes.get(&lane));
+        match cause.filter(|cause| cause.is_named() && !stirred.thorough) {
+            Some(cause) => !self.is_any_freed_for(cause, wants),
+            None => self.picker.is_full(wants),
+        }
+    }
+
+    fn is_any_freed_for(&self, cause: &Cause, wants: &P::Wants) -> bool {
+        cause.freed.iter().any(|runner| self.picker.may_serve(wants, runner))
+    }
+
+    /// Whether there may be something for the waiter that is next in this round. Of those for whom it is no
+    /// more than a chance, so many are asked.
+    fn is_asked(
+        &self,
+        round: &Round,
+        stirred: &Stirred,
+        ticket: Ticket,
+        wants: &P::Wants,
+        at_large: &mut usize,
+    ) -> bool {
         let Some((lane, true)) = round.named() else { return true };
         let Some(cause) = stirred.lanes.get(&lane) else { return true };
-        stirred.thorough
-            || cause.any
-            || cause.came.contains(&ticket)
-            || cause.freed.iter().any(|runner| self.picker.may_serve(wants, runner))
+        if cause.due.contains(&ticket) || cause.came.contains(&ticket) || self.is_any_freed_for(cause, wants)
+        {
+            return true;
+        }
+        let is_asked = cause.any && *at_large > 0;
+        *at_large -= usize::from(is_asked);
+        is_asked
     }
 
     fn take_out(

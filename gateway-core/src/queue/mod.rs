@@ -13,6 +13,7 @@ mod picker;
 mod policy;
 mod report;
 mod room;
+mod tour;
 mod wait;
 
 use std::fmt;

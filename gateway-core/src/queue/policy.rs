@@ -41,7 +41,8 @@ impl QueuePolicy {
     /// 100 ms: short against the time to a first token, long against the cost of a pick.
     pub const LOOK: Duration = Duration::from_millis(100);
     /// How many waiters with special wants are asked in vain, in each line, when the fleet changes: each costs
-    /// a pick on the thread that changes it. Those behind them are asked at the next [look](QueuePolicy::look).
+    /// a pick on the thread that changes it. Those behind them are asked at the next [look](QueuePolicy::look),
+    /// and at each look again so many: of 1,024, every one within 1.6 s.
     pub const VAIN: usize = 64;
 
     /// No queue.

@@ -1,6 +1,6 @@
 //! Everything about the waiters that is behind the lock. Nothing here calls anything that could come back.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::thread::ThreadId;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::order::{Arrival, Full, LaneId, Left, Round, ServiceOrder, Ticket};
 use super::pace::Pace;
+use super::tour::Tour;
 use super::{LaneReport, Priority, QueuePolicy, QueueReport};
 use crate::names::ModelId;
 use crate::runner::Runner;
@@ -22,6 +23,7 @@ struct Beat {
     /// Wakes one of the lane, to take over the watch or the work.
     call: Arc<Notify>,
     pace: Pace,
+    tour: Tour,
 }
 
 /// One who has a seat.
@@ -55,7 +57,7 @@ impl<S> Gone<S> {
 #[derive(Debug, Default)]
 pub(super) struct Stirred {
     pub(super) lanes: BTreeMap<LaneId, Cause>,
-    /// Whether to ask everybody, without end, and to send away those without hope.
+    /// Whether to ask the plain ones without end, and to send away those without hope.
     pub(super) thorough: bool,
 }
 
@@ -67,8 +69,12 @@ pub(super) struct Cause {
     pub(super) any: bool,
     /// For whom these runners can serve.
     pub(super) freed: Vec<Arc<Runner>>,
-    /// For these, who have just come: what was free before was offered to all others.
+    /// For these special ones, who have just come: what was free before was offered to all others.
     pub(super) came: Vec<Ticket>,
+    /// Plain ones have just come.
+    pub(super) plain_came: bool,
+    /// For these special ones something may have become free without a word.
+    pub(super) due: HashSet<Ticket>,
 }
 
 impl Cause {
@@ -77,6 +83,8 @@ impl Cause {
 
     pub(super) fn add(&mut self, other: Self) {
         self.any |= other.any;
+        self.plain_came |= other.plain_came;
+        self.due.extend(other.due);
         self.freed.extend(other.freed);
         self.came.extend(other.came);
         self.any |= self.freed.len() > Self::NAMED || self.came.len() > Self::NAMED;
@@ -84,6 +92,12 @@ impl Cause {
             self.freed.clear();
             self.came.clear();
         }
+    }
+
+    /// Whether nothing can have become free but by the runners that are named: what others have free was
+    /// offered to all who wait.
+    pub(super) fn is_named(&self) -> bool {
+        !self.any && !self.plain_came
     }
 }
 
@@ -122,11 +136,16 @@ impl<S> Room<S> {
             looked: now,
             call: Arc::new(Notify::new()),
             pace: Pace::default(),
+            tour: Tour::default(),
         });
         beat.pace.waits(now);
         let call = beat.call.clone();
         let came = if special { vec![ticket] } else { Vec::new() };
-        self.stirred.lanes.entry(lane).or_default().add(Cause { came, ..Cause::default() });
+        if special {
+            beat.tour.came(ticket);
+        }
+        let cause = Cause { came, plain_came: !special, ..Cause::default() };
+        self.stirred.lanes.entry(lane).or_default().add(cause);
         let look = self.watch(lane, ticket, now);
         Ok(Seated { ticket, lane, call, look })
     }
@@ -139,8 +158,8 @@ impl<S> Room<S> {
         if is_mine { beat.looked.checked_add(self.look) } else { self.relief(now) }
     }
 
-    /// Has everybody of this lane asked with the next round, if that is due. Whether it is, and when to look
-    /// next.
+    /// Has this lane asked with the next round, if that is due: the plain ones, and some of the special ones.
+    /// Whether it is, and when to look next.
     pub(super) fn look(&mut self, lane: LaneId, ticket: Ticket, now: Instant) -> (bool, Option<Instant>) {
         let Some(beat) = self.beats.get_mut(&lane) else { return (false, None) };
         let overdue = now.saturating_duration_since(beat.looked) >= self.look.saturating_mul(2);
@@ -149,7 +168,8 @@ impl<S> Room<S> {
         }
         beat.watcher = Some(ticket);
         beat.looked = now;
-        self.stirred.lanes.entry(lane).or_default();
+        let due = beat.tour.due(QueuePolicy::VAIN).collect();
+        self.stirred.lanes.entry(lane).or_default().add(Cause { due, ..Cause::default() });
         self.stirred.thorough = true;
         (true, now.checked_add(self.look))
     }
@@ -180,11 +200,12 @@ impl<S> Room<S> {
         let mut heir = None;
         if self.order.waiting(left.lane).0 == 0 {
             self.beats.remove(&left.lane);
-        } else if let Some(beat) = self.beats.get_mut(&left.lane)
-            && beat.watcher == Some(ticket)
-        {
-            beat.watcher = None;
-            heir = Some(beat.call.clone());
+        } else if let Some(beat) = self.beats.get_mut(&left.lane) {
+            beat.tour.gone(ticket);
+            if beat.watcher == Some(ticket) {
+                beat.watcher = None;
+                heir = Some(beat.call.clone());
+            }
         }
         Gone { seat: left.what, heir }
     }
@@ -197,8 +218,8 @@ impl<S> Room<S> {
             return false;
         }
         for lane in lanes {
-            let cause =
-                Cause { any: freed.is_none(), freed: freed.cloned().into_iter().collect(), came: vec![] };
+            let freed_here = freed.cloned().into_iter().collect();
+            let cause = Cause { any: freed.is_none(), freed: freed_here, ..Cause::default() };
             self.stirred.lanes.entry(lane).or_default().add(cause);
         }
         true
@@ -221,6 +242,13 @@ impl<S> Room<S> {
 
     pub(super) fn picked(&mut self) {
         self.picking = None;
+    }
+
+    /// A special one was asked in vain.
+    pub(super) fn asked(&mut self, lane: LaneId, ticket: Ticket) {
+        if let Some(beat) = self.beats.get_mut(&lane) {
+            beat.tour.asked(ticket);
+        }
     }
 
     /// Somebody to do what is left to do.
