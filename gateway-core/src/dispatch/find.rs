@@ -99,7 +99,7 @@ impl Journey<'_> {
         let began = Instant::now();
         // Lest the model be evicted before the request has its turn.
         let models = self.plan.wishes(fallbacks).filter_map(|wish| wish.requirements.model.as_ref());
-        let _wanted = self.shared.lifecycle.want(models);
+        let wanted = self.shared.lifecycle.want(models);
         let wants = Wants { plan: self.plan.clone(), tried: self.tried.clone(), fallbacks };
         let line = if fallbacks { self.plan.fallback_line() } else { None };
         let line = line.unwrap_or_else(|| self.plan.line()).clone();
@@ -115,6 +115,9 @@ impl Journey<'_> {
         let waited = Box::pin(self.shared.queue.wait(waiter)).await;
         self.waited += began.elapsed();
         self.queued += began.elapsed();
+        if waited.is_ok() {
+            wanted.served();
+        }
         waited
     }
 

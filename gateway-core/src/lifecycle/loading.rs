@@ -1,16 +1,18 @@
 //! What a request holds while it waits for a model to be loaded.
 
 use std::fmt;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use tokio::time::sleep;
+use tokio::sync::futures::Notified;
+use tokio::time::{Instant, sleep};
 
 use super::Inner;
 use super::error::LoadError;
+use super::line::News;
 use super::state::{Ask, Work};
 use crate::bell::Waiting;
 
@@ -58,9 +60,7 @@ impl Drop for Held {
 impl Drop for Loading {
     fn drop(&mut self) {
         self.inner.waiting.fetch_sub(1, Ordering::SeqCst);
-        if matches!(self.stage, Stage::Room) {
-            self.inner.leave_line(&self.ask);
-        }
+        self.step_out();
     }
 }
 
@@ -68,6 +68,8 @@ impl Loading {
     /// How often it is looked whether there is room although nothing has rung: a report that tells of no
     /// more than load, and a pause that has ended, ring no bell.
     const LOOK_AGAIN: Duration = Duration::from_secs(1);
+    /// How often those behind see whether the first in line looks at all: it may be held and not waited for.
+    const RELIEF: Duration = Duration::from_secs(5);
 
     /// `None` if too many wait already.
     pub(super) fn new(inner: Arc<Inner>, ask: Ask) -> Option<Self> {
@@ -79,8 +81,8 @@ impl Loading {
     }
 
     /// Finds out what to wait for. `false` if there is nothing.
-    pub(super) fn look(&mut self) -> bool {
-        let stage = self.inner.advance(&self.ask);
+    pub(super) fn look(&mut self, news: News) -> bool {
+        let stage = self.inner.advance(&self.ask, &news);
         let is_some = stage.is_some();
         // The old one is dropped here, without the lock.
         self.stage = stage.unwrap_or(Stage::Ready);
@@ -98,17 +100,17 @@ impl Loading {
     pub async fn wait(&mut self) -> Result<(), LoadError> {
         let inner = self.inner.clone();
         let mut last = None;
+        let mut news = News::Anywhere;
         loop {
             // Listening before looking: what changes after the look is not missed.
             let mut fleet_changed = pin!(inner.fleet_changed.notified());
-            let mut room = pin!(inner.room.notified());
             fleet_changed.as_mut().enable();
-            room.as_mut().enable();
-            if inner.is_ready(&self.ask) {
+            if !matches!(news, News::On(_)) && inner.is_ready(&self.ask) {
+                self.step_out();
                 return Ok(());
             }
             if !matches!(self.stage, Stage::Job(_)) {
-                self.look_again(&mut last)?;
+                self.look_again(std::mem::take(&mut news), &mut last)?;
             }
             match &self.stage {
                 Stage::Ready => return Ok(()),
@@ -121,11 +123,41 @@ impl Loading {
                     } else if inner.is_ready(&self.ask) {
                         return Ok(());
                     }
-                    self.look_again(&mut last)?;
+                    self.look_again(News::Anywhere, &mut last)?;
                 }
-                Stage::Coming | Stage::Room => {
-                    let rung = select(fleet_changed, room);
-                    select(rung, pin!(sleep(Self::LOOK_AGAIN))).await;
+                Stage::Coming => {
+                    select(fleet_changed, pin!(sleep(Self::LOOK_AGAIN))).await;
+                }
+                Stage::Room => news = self.turn(fleet_changed).await,
+            }
+        }
+    }
+
+    /// Waits until it is to look for room, and says where.
+    async fn turn(&self, mut fleet_changed: Pin<&mut Notified<'_>>) -> News {
+        let (inner, ask) = (&self.inner, &self.ask);
+        let mut called = pin!(ask.call.notified());
+        loop {
+            let is_first = inner.line().is_first(ask);
+            let pause = pin!(sleep(if is_first { Self::LOOK_AGAIN } else { Self::RELIEF }));
+            let changed = async {
+                if is_first {
+                    fleet_changed.as_mut().await;
+                } else {
+                    // The first hears of it, and calls those behind if it is something for them.
+                    std::future::pending::<()>().await;
+                }
+            };
+            match select(called.as_mut(), select(pin!(changed), pause)).await {
+                Either::Left(_) => match inner.line().news(ask) {
+                    News::None => called.set(ask.call.notified()),
+                    news => return news,
+                },
+                Either::Right(_) if is_first => return News::Anywhere,
+                Either::Right(_) => {
+                    if inner.line().is_overdue(ask, Instant::now(), Self::RELIEF) {
+                        return News::Anywhere;
+                    }
                 }
             }
         }
@@ -136,8 +168,16 @@ impl Loading {
         matches!(self.stage, Stage::Room)
     }
 
-    fn look_again(&mut self, last: &mut Option<LoadError>) -> Result<(), LoadError> {
-        if self.look() {
+    /// Leaves the line, if it is in it, to those behind: they have to see for themselves.
+    fn step_out(&mut self) {
+        if matches!(self.stage, Stage::Room) {
+            self.stage = Stage::Ready;
+            self.inner.leave_line(&self.ask);
+        }
+    }
+
+    fn look_again(&mut self, news: News, last: &mut Option<LoadError>) -> Result<(), LoadError> {
+        if self.look(news) {
             return Ok(());
         }
         Err(last.take().unwrap_or_else(|| LoadError::Nobody { model: self.ask.model.clone() }))

@@ -21,6 +21,7 @@
 //! served.
 
 mod error;
+mod line;
 mod loading;
 mod order;
 mod policy;
@@ -53,9 +54,10 @@ use crate::names::{ModelId, RunnerKey};
 use crate::registry::{Registry, RunnerChange};
 use crate::router::{Requirements, Router};
 use crate::runner::{ModelChange, ModelState, Runner};
+use line::{Line, News};
 use loading::{Held, Stage};
 use order::{Busy, load};
-use spot::{Found, Look};
+use spot::{Found, Look, Spot};
 use state::{Act, Ask, Job, Record, State};
 use wanted::Wanted;
 pub(crate) use wanted::Wants;
@@ -81,8 +83,8 @@ pub(crate) struct Inner {
     /// Never held while the registry is changed: who is told of that may come back here.
     state: Mutex<State>,
     fleet_changed: Notify,
-    /// There may be room where there was none.
-    room: Notify,
+    /// Who waits for room. Held for a few steps only, also by whoever frees a slot.
+    line: Mutex<Line>,
     /// How many hold a [`Loading`].
     waiting: AtomicUsize,
     wanted: Wanted,
@@ -104,7 +106,7 @@ impl Lifecycle {
             policy,
             state: Mutex::default(),
             fleet_changed: Notify::new(),
-            room: Notify::new(),
+            line: Mutex::default(),
             waiting: AtomicUsize::new(0),
             wanted: Wanted::default(),
         });
@@ -133,10 +135,10 @@ impl Lifecycle {
         // Most requests that nobody can serve ask for what nobody has.
         inner.registry.fleet().model(model.as_str())?;
         let number = inner.state().number();
-        let ask = Ask { model, requirements: requirements.clone(), tried: tried.to_vec(), number };
+        let ask = Ask::new(model, requirements, tried, number);
         // Counted before the first look, so that whoever frees something later knows of it.
         let mut loading = Loading::new(inner.clone(), ask)?;
-        loading.look().then_some(loading)
+        loading.look(News::Anywhere).then_some(loading)
     }
 
     /// Rings when runners, or what they have loaded, change.
@@ -181,6 +183,10 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn line(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// `false` if it cannot be made.
     fn change(&self, runner: &RunnerKey, model: &ModelId, change: ModelChange) -> bool {
         self.registry.update(runner, RunnerChange::Model(model.clone(), change))
@@ -209,17 +215,26 @@ impl Inner {
             || self.router.fallback(&ask.requirements, fleet).is_some_and(any)
     }
 
-    /// The next thing to wait for. `None` if there is nothing.
-    fn advance(self: &Arc<Self>, ask: &Arc<Ask>) -> Option<Stage> {
+    /// The next thing to wait for. `None` if there is nothing. Who is in line already need not look further
+    /// than where there is news.
+    fn advance(self: &Arc<Self>, ask: &Arc<Ask>, news: &News) -> Option<Stage> {
         let mut guard = self.state();
         let state = &mut *guard;
         // Read under the lock: a load that has ended is in this snapshot, one that has not is among the jobs.
         let fleet = self.registry.fleet();
-        let was_in_line = state.line.remove(&ask.number).is_some();
+        let now = Instant::now();
+        // Before the look, so that whoever frees something after it knows whom to call.
+        let was_in_line = self.line().enter(ask, now);
         let (router, health, policy) = (&*self.router, &self.health, &self.policy);
-        let (wanted, now) = (&self.wanted, Instant::now());
-        let look = Look { router, health, policy, state, wanted, fleet: &fleet, now };
-        let stage = if self.is_ready_in(&fleet, ask) {
+        let (wanted, line) = (&self.wanted, &self.line);
+        let look = Look { router, health, policy, state, wanted, line, fleet: &fleet, now };
+        let stage = if let News::On(runners) = news {
+            // What a freed slot changes is what the runner that freed it has room for.
+            match look.find_on(ask, runners) {
+                Some(spot) => Some(self.begin(state, spot)),
+                None => Some(Stage::Room),
+            }
+        } else if self.is_ready_in(&fleet, ask) {
             Some(Stage::Ready)
         } else if let Some(id) = joinable(&look, ask) {
             state.jobs.iter_mut().find(|job| job.id == id).map(|job| {
@@ -230,26 +245,28 @@ impl Inner {
             match look.find(ask) {
                 Found::Nobody => None,
                 Found::Coming => Some(Stage::Coming),
-                Found::Later => {
-                    state.line.insert(ask.number, ask.clone());
-                    Some(Stage::Room)
-                }
-                Found::Spot(spot) => {
-                    let (id, runner) = (state.number(), spot.runner.key().clone());
-                    let local = spot.local.clone();
-                    state.busy.insert(runner.clone());
-                    let busy = Busy { inner: self.clone(), runner: runner.clone() };
-                    let work = load(self.clone(), spot, busy).boxed().shared();
-                    state.jobs.push(Job { id, runner, local, holders: 1, work: work.clone() });
-                    Some(Stage::Job(Held { inner: self.clone(), id, work }))
-                }
+                Found::Later => Some(Stage::Room),
+                Found::Spot(spot) => Some(self.begin(state, spot)),
             }
         };
         drop(guard);
-        if was_in_line && !matches!(stage, Some(Stage::Room)) {
-            self.room.notify_waiters();
+        match stage {
+            Some(Stage::Room) => {}
+            _ if was_in_line => self.leave_line(ask),
+            // While it was there nobody came after it or saw it.
+            _ => self.line().remove(ask),
         }
         stage
+    }
+
+    fn begin(self: &Arc<Self>, state: &mut State, spot: Spot) -> Stage {
+        let (id, runner) = (state.number(), spot.runner.key().clone());
+        let local = spot.local.clone();
+        state.busy.insert(runner.clone());
+        let busy = Busy { inner: self.clone(), runner: runner.clone() };
+        let work = load(self.clone(), spot, busy).boxed().shared();
+        state.jobs.push(Job { id, runner, local, holders: 1, work: work.clone() });
+        Stage::Job(Held { inner: self.clone(), id, work })
     }
 
     /// One who held a job less. The last one takes it away, and with it the load if it has not ended.
@@ -259,24 +276,34 @@ impl Inner {
         state.jobs[at].holders -= 1;
         let last = (state.jobs[at].holders == 0).then(|| state.jobs.swap_remove(at));
         drop(state);
-        if last.is_some() {
+        if let Some(job) = last {
             // What it loaded may be evicted from now on.
-            self.room.notify_waiters();
+            self.freed_on(&job.runner);
         }
     }
 
-    /// Has those who wait for room look again.
-    fn ring_for_room(&self) {
+    /// There may be room on a runner where there was none.
+    fn freed_on(&self, runner: &RunnerKey) {
+        if self.waiting.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        if let Some(runner) = self.registry.fleet().current(runner) {
+            let calls = self.line().call_for(runner);
+            calls.make();
+        }
+    }
+
+    /// Has those who wait for room look for it everywhere.
+    fn call_all(&self) {
         if self.waiting.load(Ordering::SeqCst) > 0 {
-            self.room.notify_waiters();
+            let calls = self.line().call(None, |_| true);
+            calls.make();
         }
     }
 
     fn leave_line(&self, ask: &Ask) {
-        let mut state = self.state();
-        state.line.remove(&ask.number);
-        drop(state);
-        self.room.notify_waiters();
+        let calls = self.line().leave(ask);
+        calls.make();
     }
 }
 
@@ -301,7 +328,7 @@ impl Listener for Inner {
         let is_idle = |name: &str| runner.model_usage(name).is_some_and(|(in_flight, _)| in_flight == 0);
         let mut models = runner.status().models.iter();
         if models.any(|model| model.state == ModelState::Loaded && is_idle(model.id.as_str())) {
-            self.room.notify_waiters();
+            self.freed_on(runner.key());
         }
     }
 

@@ -30,7 +30,7 @@ pub(super) struct Busy {
 impl Drop for Busy {
     fn drop(&mut self) {
         self.inner.state().busy.remove(&self.runner);
-        self.inner.room.notify_waiters();
+        self.inner.freed_on(&self.runner);
     }
 }
 

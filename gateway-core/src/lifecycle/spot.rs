@@ -1,9 +1,10 @@
 //! Where a model is best loaded.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::time::Instant;
 
+use super::line::Line;
 use super::policy::LifecyclePolicy;
 use super::room::{NoRoom, Room, Survey};
 use super::state::{Act, Ask, State};
@@ -11,7 +12,7 @@ use super::wanted::Wanted;
 use crate::balance::Candidates;
 use crate::fleet::Fleet;
 use crate::health::HealthPolicy;
-use crate::names::ModelId;
+use crate::names::{ModelId, RunnerKey};
 use crate::router::{Pool, Refusal, Router};
 use crate::runner::{ASSUMED_SLOTS, ModelState, Runner};
 
@@ -41,6 +42,7 @@ pub(super) struct Look<'a> {
     pub(super) policy: &'a LifecyclePolicy,
     pub(super) state: &'a State,
     pub(super) wanted: &'a Wanted,
+    pub(super) line: &'a Mutex<Line>,
     pub(super) fleet: &'a Fleet,
     pub(super) now: Instant,
 }
@@ -79,21 +81,39 @@ impl Look<'_> {
         if spared >= self.policy.max_failed.max(1) {
             return Found::Nobody;
         }
+        match self.best(ask, free, &mut later) {
+            Some(spot) => Found::Spot(spot),
+            None if later => Found::Later,
+            None => Found::Nobody,
+        }
+    }
+
+    /// The same among a few runners, for one who has found nobody else.
+    pub(super) fn find_on(&self, ask: &Ask, runners: &[RunnerKey]) -> Option<Spot> {
+        let there = runners.iter().filter_map(|key| self.fleet.current(key));
+        let free = there.filter_map(|runner| match self.stand(ask, runner) {
+            Stand::Free(rank, room) => Some((rank, room, runner)),
+            _ => None,
+        });
+        self.best(ask, free.collect(), &mut false)
+    }
+
+    fn best(&self, ask: &Ask, mut free: Vec<(Rank, Room, &Arc<Runner>)>, later: &mut bool) -> Option<Spot> {
         free.sort_by_key(|(rank, ..)| *rank);
         for (_, room, runner) in free {
             if !self.fits(ask, runner) {
                 continue;
             }
             if self.is_spoken_for(ask, runner) {
-                later = true;
+                *later = true;
                 continue;
             }
             if let Some(model) = runner.model(ask.model.as_str()) {
                 let (model, local) = (model.id.clone(), model.local_name().clone());
-                return Found::Spot(Spot { runner: runner.clone(), model, local, victims: room.victims });
+                return Some(Spot { runner: runner.clone(), model, local, victims: room.victims });
             }
         }
-        if later { Found::Later } else { Found::Nobody }
+        None
     }
 
     /// Whether the runner could serve the request if only the model were loaded.
@@ -144,16 +164,9 @@ impl Look<'_> {
 
     /// Whether somebody who waits for room for longer, for another model, could have it here.
     fn is_spoken_for(&self, ask: &Ask, runner: &Arc<Runner>) -> bool {
-        let mut seen: Vec<&ModelId> = vec![&ask.model];
-        for older in self.state.line.range(..ask.number).map(|(_, older)| older) {
-            if seen.contains(&&older.model) {
-                continue;
-            }
-            if matches!(self.stand(older, runner), Stand::Free(..)) && self.fits(older, runner) {
-                return true;
-            }
-            seen.push(&older.model);
-        }
-        false
+        let older = self.line.lock().unwrap_or_else(PoisonError::into_inner).older(ask);
+        older
+            .iter()
+            .any(|older| matches!(self.stand(older, runner), Stand::Free(..)) && self.fits(older, runner))
     }
 }

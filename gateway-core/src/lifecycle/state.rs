@@ -1,9 +1,9 @@
 //! What is remembered of loads under way, of those who wait, and of what runners failed at.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
 
 use futures_util::future::{BoxFuture, Shared};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::error::LoadError;
@@ -24,6 +24,18 @@ pub(super) struct Ask {
     pub(super) tried: Vec<Tried>,
     /// Who asked first has the lower number.
     pub(super) number: u64,
+    /// Whether it wants nothing but the model, on whatever runner.
+    pub(super) is_plain: bool,
+    /// It is to look again.
+    pub(super) call: Notify,
+}
+
+impl Ask {
+    pub(super) fn new(model: ModelId, requirements: &Requirements, tried: &[Tried], number: u64) -> Self {
+        let is_plain = tried.is_empty() && requirements.is_model_only();
+        let (requirements, tried) = (requirements.clone(), tried.to_vec());
+        Self { model, requirements, tried, number, is_plain, call: Notify::new() }
+    }
 }
 
 /// A load, from its start until the last who waited for it has let go of it.
@@ -36,15 +48,13 @@ pub(super) struct Job {
     pub(super) work: Work,
 }
 
-/// Bounded by the requests that wait (jobs and asks) and by the fleet (the rest).
+/// Bounded by the requests that wait (jobs) and by the fleet (the rest).
 #[derive(Default)]
 pub(super) struct State {
     pub(super) next: u64,
     pub(super) jobs: Vec<Job>,
     /// Runners on which something is loaded or unloaded: one thing at a time.
     pub(super) busy: HashSet<RunnerKey>,
-    /// Who waits for room, by number.
-    pub(super) line: BTreeMap<u64, Arc<Ask>>,
     records: HashMap<RunnerKey, Record>,
 }
 

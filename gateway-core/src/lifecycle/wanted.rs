@@ -34,6 +34,7 @@ impl Wanted {
 pub(crate) struct Wants {
     inner: Arc<Inner>,
     models: Vec<ModelId>,
+    is_served: bool,
 }
 
 impl Wants {
@@ -43,7 +44,12 @@ impl Wants {
             *names.entry(model.clone()).or_default() += 1;
         }
         drop(names);
-        Self { inner, models }
+        Self { inner, models, is_served: false }
+    }
+
+    /// It has its slot, and uses what it waited for.
+    pub(crate) fn served(mut self) {
+        self.is_served = true;
     }
 }
 
@@ -62,8 +68,8 @@ impl Drop for Wants {
         }
         drop(names);
         // Gone without a slot, it leaves a model behind that may make way.
-        if is_last {
-            self.inner.ring_for_room();
+        if is_last && !self.is_served {
+            self.inner.call_all();
         }
     }
 }
