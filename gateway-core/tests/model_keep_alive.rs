@@ -174,3 +174,16 @@ async fn a_runner_that_drains_is_left_alone() {
     sleep(KEEP * 3).await;
     assert!(engine.commands().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_longest_time_there_is_is_no_time_to_go() {
+    let for_ever = LifecyclePolicy { keep_alive: Some(Duration::MAX), ..keeping(IdleUnload::All) };
+    let (world, engine) = (world(for_ever), engine());
+    world.join("r", [loaded("m"), on_disk("x")], &engine);
+    let (task, stop) = tended(&world);
+    world.ask("x").await.unwrap();
+    sleep(Duration::from_secs(86_400)).await;
+    assert_eq!(engine.commands(), [load("x")]);
+    stop.cancel();
+    task.await.unwrap();
+}

@@ -19,6 +19,8 @@ use crate::runner::{Model, ModelState, Runner};
 
 /// Between two looks at a model that cannot be unloaded although its time is up.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Between two looks in any case: keep-alive times may be longer than clocks can count.
+const LOOK_AT_LAST: Duration = Duration::from_secs(3600);
 
 pub(super) async fn tend(inner: &Arc<Inner>, stop: &CancellationToken) {
     let Some(shortest) = inner.policy.shortest_keep_alive().filter(|_| inner.policy.enabled) else {
@@ -29,7 +31,7 @@ pub(super) async fn tend(inner: &Arc<Inner>, stop: &CancellationToken) {
     loop {
         let now = Instant::now();
         // What is loaded from now on lives for longer than this.
-        let mut next = now + shortest.max(LOOK_AGAIN);
+        let mut next = now + shortest.clamp(LOOK_AGAIN, LOOK_AT_LAST);
         let (expired, soonest) = expired(inner, now);
         next = soonest.map_or(next, |soonest| next.min(soonest.max(now + LOOK_AGAIN)));
         for Expired { runner, model, busy } in expired {
