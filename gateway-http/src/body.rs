@@ -131,7 +131,12 @@ impl Body for GatewayBody {
         let Self { source, record } = &mut *self;
         let polled = source.poll(cx, record.as_mut());
         match &polled {
-            Poll::Ready(Some(Ok(_))) => self.finish_if_done(),
+            Poll::Ready(Some(Ok(frame))) => {
+                if let (Some(record), Some(data)) = (record, frame.data_ref()) {
+                    record.sent(data);
+                }
+                self.finish_if_done();
+            }
             Poll::Ready(Some(Err(_))) => self.finish(Some("broken_off")),
             Poll::Ready(None) => {
                 let broken = self.source.broken();

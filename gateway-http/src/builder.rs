@@ -16,6 +16,7 @@ use crate::auth::{Access, Authenticator, BearerTokens};
 use crate::gateway::{Gateway, Shared};
 use crate::inference::{BodyLimits, PromptHashing, Reasons};
 use crate::metrics::Metrics;
+use crate::request_log::{RequestSink, Sinks};
 use crate::route::{Endpoint, Route};
 
 /// Puts a [`Gateway`] together.
@@ -49,6 +50,7 @@ pub struct GatewayBuilder {
     health: HealthPolicy,
     routes: ModelRoutes,
     observers: Vec<Arc<dyn Observer>>,
+    sinks: Vec<Arc<dyn RequestSink>>,
     metrics: Arc<Metrics>,
 }
 
@@ -99,6 +101,7 @@ impl GatewayBuilder {
             health: HealthPolicy::default(),
             routes: ModelRoutes::default(),
             observers: Vec::new(),
+            sinks: Vec::new(),
             metrics: Arc::default(),
         }
     }
@@ -275,6 +278,16 @@ impl GatewayBuilder {
         self
     }
 
+    /// Adds one who is told of every request when it is over, such as `SqliteLog` (feature `sqlite`); at
+    /// most [`GatewayBuilder::MAX_SINKS`]. Without any, requests cost nothing for it.
+    pub fn request_sink(mut self, sink: Arc<dyn RequestSink>) -> Self {
+        self.sinks.push(sink);
+        self
+    }
+
+    /// The most request sinks: each is told on the way of the request.
+    pub const MAX_SINKS: usize = 4;
+
     /// The gateway. Starts the runner sources, so it must be called within a tokio runtime if there are any.
     pub fn build(self) -> Result<Gateway, BuildError> {
         let clients = self.clients.access("client")?.ok_or(BuildError::NoClients)?;
@@ -285,6 +298,9 @@ impl GatewayBuilder {
         }
         if self.keepalive.is_some_and(|every| every < Self::MIN_SSE_KEEPALIVE) {
             return Err(BuildError::KeepaliveTooShort);
+        }
+        if self.sinks.len() > Self::MAX_SINKS {
+            return Err(BuildError::TooManySinks);
         }
         // Also models of single names may have a keep-alive time.
         let keeps_alive =
@@ -329,6 +345,7 @@ impl GatewayBuilder {
             dispatcher,
             doors,
             metrics: self.metrics,
+            sinks: Sinks::new(self.sinks),
             reasons: Reasons::default(),
             keepalive: self.keepalive,
             patience: self.queue.patience,
@@ -397,6 +414,9 @@ pub enum BuildError {
         GatewayBuilder::MIN_SSE_KEEPALIVE
     )]
     KeepaliveTooShort,
+    /// Each sink takes time on every request.
+    #[error("a gateway has at most {} request sinks: put several behind one", GatewayBuilder::MAX_SINKS)]
+    TooManySinks,
     /// Runner sources, and whoever unloads idle models, need a runtime to run on.
     #[error("runner sources and keep-alive times need a tokio runtime: call build within one")]
     NoRuntime,

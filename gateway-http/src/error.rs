@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
-use gateway_core::{DispatchError, DispatchErrorKind, Fault};
+use gateway_core::{DispatchError, DispatchErrorKind, Fault, RunnerId};
 use http::header::{ALLOW, CONNECTION, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Response, StatusCode, Version};
 use serde::Serialize;
@@ -31,7 +31,8 @@ pub(crate) struct ApiError {
     retry_after: Option<Duration>,
     close: bool,
     allow: Option<&'static str>,
-    runner: Option<HeaderValue>,
+    /// The runner that failed last.
+    pub(crate) runner: Option<RunnerId>,
 }
 
 /// Why a request was refused or failed: the label of `gateway_refused_total`.
@@ -314,7 +315,7 @@ impl ApiError {
             .code("internal_error"),
         };
         let mut error = error.retry_after(failed.retry_after());
-        error.runner = failed.runner().and_then(|id| HeaderValue::from_bytes(id.as_str().as_bytes()).ok());
+        error.runner = failed.runner().cloned();
         error.detail = Some(describe(failed));
         error.tries = failed.tries();
         error
@@ -358,7 +359,7 @@ impl ApiError {
         if let Some(allow) = allow {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
         }
-        if let Some(runner) = runner {
+        if let Some(runner) = runner.and_then(|id| HeaderValue::from_bytes(id.as_str().as_bytes()).ok()) {
             headers.insert(BACKEND_USED, runner);
         }
         if status == StatusCode::UNAUTHORIZED {

@@ -26,7 +26,7 @@ use crate::error::ApiError;
 use crate::inference::{self, BodyLimits, PromptHashing, Reasons};
 use crate::metrics::Metrics;
 use crate::observability::Observability;
-use crate::request_log::Record;
+use crate::request_log::{Record, Sinks};
 use crate::respond::REQUEST_ID;
 use crate::route::Route;
 use crate::shutdown::{self, Drained};
@@ -54,6 +54,8 @@ pub(crate) struct Shared {
     pub(crate) prompts: Option<PromptHashing>,
     pub(crate) doors: Vec<Arc<dyn Door>>,
     pub(crate) metrics: Arc<Metrics>,
+    /// `None` if there are none.
+    pub(crate) sinks: Option<Arc<Sinks>>,
     pub(crate) reasons: Reasons,
     /// After how long an event stream is begun without its runner, and how often it then says so.
     pub(crate) keepalive: Option<Duration>,
@@ -100,7 +102,9 @@ impl Gateway {
     /// closes the links of all runners, which cuts what is left.
     ///
     /// Requests that arrive from now on are answered with 503 and `/readyz` says so, too. Sources get
-    /// another [`Drained::SOURCES_PATIENCE`] to end. Calling it again is harmless. Cancel safe; dropped
+    /// another [`Drained::SOURCES_PATIENCE`] to end, request sinks [`Drained::SINKS_PATIENCE`] to write what
+    /// they were told. Clients hear of cut answers through the server, so the records of those may come
+    /// after that: a call once the server has ended has them written, too. Calling it again is harmless. Cancel safe; dropped
     /// early, the gateway stays closed and nothing else has been stopped.
     pub async fn shutdown(&self, patience: Duration) -> Drained {
         shutdown::shutdown(&self.shared, patience).await
@@ -142,7 +146,7 @@ where
     // A second handle on the same bytes: the head itself goes on to the runner.
     let uri = parts.uri.clone();
     let route = Route::find(uri.path(), &shared.doors);
-    let mut record = Record::new(&shared.metrics, id, &parts, route.endpoint());
+    let mut record = Record::new(&shared.metrics, shared.sinks.as_ref(), id, &parts, route.endpoint());
 
     let mut response = match answer(shared, route, parts, body, &mut record).await {
         Ok(response) => response,
@@ -177,6 +181,7 @@ where
         return Err(ApiError::method_not_allowed(route.methods().unwrap_or_default()));
     }
     let identity = who(shared, route, &request).await?;
+    record.asked_by(&identity);
     let response = match route {
         Route::Inference(api) => {
             return inference::forward(shared, api, request, body, &identity, record).await;

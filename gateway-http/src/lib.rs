@@ -92,4 +92,7 @@ pub use decision::Decision;
 pub use gateway::{Gateway, ResponseFuture};
 pub use inference::PromptHashing;
 pub use observability::Observability;
+pub use request_log::{RequestRecord, RequestSink};
+#[cfg(feature = "sqlite")]
+pub use request_log::{SqliteLog, SqliteLogBuilder, SqliteLogError};
 pub use shutdown::Drained;

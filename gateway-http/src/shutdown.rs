@@ -12,15 +12,21 @@ pub struct Drained {
     pub abandoned: usize,
     /// Runner sources that had not ended in time. A bug of theirs.
     pub sources_left: usize,
+    /// Request sinks that had not written everything in time: records may be lost.
+    pub sinks_left: usize,
 }
 
 impl Drained {
     /// How long sources may take to end once there is nothing left to do: ten seconds.
     pub const SOURCES_PATIENCE: Duration = Duration::from_secs(10);
 
+    /// How long request sinks may take to write what they were told: five seconds, several times what a
+    /// full queue takes on a slow disk.
+    pub const SINKS_PATIENCE: Duration = Duration::from_secs(5);
+
     /// Whether nothing was cut and nothing is left.
     pub fn is_clean(&self) -> bool {
-        self.abandoned == 0 && self.sources_left == 0
+        self.abandoned == 0 && self.sources_left == 0 && self.sinks_left == 0
     }
 }
 
@@ -41,5 +47,9 @@ pub(crate) async fn shutdown(shared: &Shared, patience: Duration) -> Drained {
     }
     shared.sources.close();
     let _ = tokio::time::timeout(Drained::SOURCES_PATIENCE, shared.sources.wait()).await;
-    Drained { abandoned, sources_left: shared.sources.len() }
+    let sinks_left = match &shared.sinks {
+        Some(sinks) => sinks.flush(Drained::SINKS_PATIENCE).await,
+        None => 0,
+    };
+    Drained { abandoned, sources_left: shared.sources.len(), sinks_left }
 }

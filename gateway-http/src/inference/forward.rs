@@ -37,6 +37,7 @@ where
         return Err(ApiError::draining());
     }
     let body = gather(body, &request.headers, shared.limits).await?;
+    record.received(body.len());
     let arrived = Instant::now();
     let mut asked = Asked::read(shared, api, &request.headers, &body, identity)?;
     asked.series.count(api);

@@ -18,6 +18,7 @@
 //! | `gateway_runner_in_flight`, `_slots`, `_foreign_requests` | `runner` |
 //! | `gateway_runner_health` | `runner`, `health` |
 //! | `gateway_runner_standing` | `runner`, `standing` |
+//! | `gateway_request_log_dropped_total`, if there are request sinks | |
 
 mod detours;
 mod encode;
@@ -104,7 +105,10 @@ impl Collector for Scrape {
         metrics.outcomes.encode(&mut encoder, dispatcher.map(|it| it.registry().fleet()).as_deref())?;
         let Some(dispatcher) = dispatcher else { return Ok(()) };
         queue::encode(&mut encoder, dispatcher)?;
-        fleet::encode(&mut encoder, dispatcher)
+        fleet::encode(&mut encoder, dispatcher)?;
+        let Some(sinks) = gateway.as_ref().and_then(|gateway| gateway.sinks.as_ref()) else { return Ok(()) };
+        let help = "Records of requests that a sink could not take or write";
+        encode::counter(&mut encoder, "gateway_request_log_dropped", help, sinks.dropped())
     }
 }
 

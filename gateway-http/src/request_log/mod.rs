@@ -1,13 +1,30 @@
-//! The record of one request: one event in the log and its share of the metrics, when it is over.
+//! The record of one request: one event in the log, its share of the metrics and what the sinks are told,
+//! when it is over.
+
+mod record;
+mod sinks;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+mod told;
+mod usage;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use gateway_core::{Dispatched, ModelId, RequestId, Runner};
 use http::uri::PathAndQuery;
 use http::{Method, StatusCode};
 use tokio::time::Instant;
 
+pub use record::{RequestRecord, RequestSink};
+pub(crate) use sinks::Sinks;
+#[cfg(feature = "sqlite")]
+pub use sqlite::{SqliteLog, SqliteLogBuilder, SqliteLogError};
+
+use crate::auth::Identity;
 use crate::error::ApiError;
+use told::{Finished, Told};
+
 use crate::metrics::Metrics;
 use crate::route::Endpoint;
 
@@ -27,12 +44,16 @@ pub(crate) struct Record {
     /// What happened, where the status alone does not tell.
     pub(crate) outcome: Option<&'static str>,
     detail: Option<String>,
+    /// What only the sinks want to know; `None` if there are none.
+    told: Option<Box<Told>>,
     finished: bool,
 }
 
 /// Who answered, and when.
 pub(crate) struct Served {
     runner: Arc<Runner>,
+    model: Option<ModelId>,
+    waited: Duration,
     tries: u32,
     hedged: bool,
     is_fallback: bool,
@@ -42,8 +63,9 @@ pub(crate) struct Served {
 
 impl Served {
     pub(crate) fn by(answer: &Dispatched) -> Self {
-        let Dispatched { tries, hedged, is_fallback, sent, first_byte, .. } = *answer;
-        Self { runner: answer.runner.clone(), tries, hedged, is_fallback, sent, first_byte }
+        let Dispatched { tries, hedged, is_fallback, waited, sent, first_byte, .. } = *answer;
+        let (runner, model) = (answer.runner.clone(), answer.model.clone());
+        Self { runner, model, waited, tries, hedged, is_fallback, sent, first_byte }
     }
 }
 
@@ -53,6 +75,7 @@ const CLIENT_LEFT: u16 = 499;
 impl Record {
     pub(crate) fn new(
         metrics: &Arc<Metrics>,
+        sinks: Option<&Arc<Sinks>>,
         id: RequestId,
         request: &http::request::Parts,
         endpoint: Endpoint,
@@ -70,12 +93,34 @@ impl Record {
             tries: 0,
             outcome: None,
             detail: None,
+            told: sinks.map(|sinks| Box::new(Told::new(sinks))),
             finished: false,
         }
     }
 
     pub(crate) fn id(&self) -> &RequestId {
         &self.id
+    }
+
+    /// It is known who asks.
+    pub(crate) fn asked_by(&mut self, identity: &Identity) {
+        if let Some(told) = &mut self.told {
+            told.tenant = identity.tenant().cloned();
+        }
+    }
+
+    /// The request's body is here, with so many bytes.
+    pub(crate) fn received(&mut self, bytes: usize) {
+        if let Some(told) = &mut self.told {
+            told.bytes_in = Some(bytes as u64);
+        }
+    }
+
+    /// A part of the answer's body goes out.
+    pub(crate) fn sent(&mut self, data: &[u8]) {
+        if let Some(told) = &mut self.told {
+            told.sent(data);
+        }
     }
 
     /// A runner answers a request that was here as a whole at `arrived`.
@@ -89,6 +134,9 @@ impl Record {
         // A hedge is a try, too.
         let retries = by.tries.saturating_sub(1 + u32::from(by.hedged));
         self.metrics.detours.count(retries, by.hedged, by.is_fallback);
+        if let Some(told) = &mut self.told {
+            told.served(by.model, by.hedged, by.waited, by.first_byte - self.started);
+        }
         self.runner = Some(by.runner);
         self.tries = by.tries;
     }
@@ -100,6 +148,9 @@ impl Record {
         self.tries = error.tries;
         self.outcome = Some(error.reason.as_str());
         self.detail.clone_from(&error.detail);
+        if let Some(told) = &mut self.told {
+            told.failed_on.clone_from(&error.runner);
+        }
     }
 
     /// The head of the answer is on its way.
@@ -122,11 +173,12 @@ impl Record {
         let duration = self.started.elapsed();
         self.metrics.requests.finished(self.endpoint, &self.method, status, duration);
         // The query is left out: keys end up there by mistake.
+        let path = self.path.as_ref().map_or("/", |path| path.path());
         tracing::info!(
             target: "gateway::request",
             request_id = %self.id,
             method = %self.method,
-            path = self.path.as_ref().map_or("/", |path| path.path()),
+            path,
             model = self.model.as_ref().map(|model| model.as_str()),
             runner = self.runner.as_ref().map(|runner| runner.id().as_str()),
             status,
@@ -136,6 +188,20 @@ impl Record {
             detail = self.detail.as_deref(),
             "request finished"
         );
+        if let Some(told) = &self.told {
+            told.tell(Finished {
+                id: &self.id,
+                method: &self.method,
+                path,
+                endpoint: self.endpoint,
+                model: self.model.as_ref(),
+                runner: self.runner.as_ref().map(|runner| runner.id()),
+                tries: self.tries,
+                status,
+                outcome,
+                duration,
+            });
+        }
     }
 }
 
