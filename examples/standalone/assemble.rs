@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use gateway_core::{BoxError, InMemoryRegistry, Registry};
-use gateway_http::{BearerTokens, Gateway};
+#[cfg(feature = "sqlite")]
+use gateway_http::SqliteLog;
+use gateway_http::{BearerTokens, Gateway, RequestSink};
 use gateway_transport_ws::WsRunners;
 
-use crate::config::Settings;
+use crate::config::{RequestLogSetting, Settings};
 
 /// A gateway, and its registry to look into.
 pub(crate) struct Assembled {
@@ -17,7 +19,7 @@ pub(crate) struct Assembled {
 /// Builds what the settings say.
 ///
 /// # Errors
-/// An address, id or token is not valid; the message names it.
+/// An address, id or token is not valid, or the request log cannot be opened; the message names it.
 pub(crate) fn assemble(settings: &Settings) -> Result<Assembled, BoxError> {
     let registry: Arc<dyn Registry> = Arc::new(InMemoryRegistry::new());
     let builder = Gateway::builder().registry(registry.clone());
@@ -39,6 +41,9 @@ pub(crate) fn assemble(settings: &Settings) -> Result<Assembled, BoxError> {
     if let Some(most) = settings.max_body_bytes {
         builder = builder.max_body_bytes(most);
     }
+    if let Some(log) = &settings.request_log {
+        builder = builder.request_sink(request_log(log)?);
+    }
     builder = match clients(settings)? {
         tokens if tokens.is_empty() => builder.allow_anonymous_clients(),
         tokens => builder.client_authenticator(tokens),
@@ -53,6 +58,20 @@ pub(crate) fn assemble(settings: &Settings) -> Result<Assembled, BoxError> {
         builder = builder.runners(source);
     }
     Ok(Assembled { gateway: builder.build()?, registry })
+}
+
+#[cfg(feature = "sqlite")]
+fn request_log(setting: &RequestLogSetting) -> Result<Arc<dyn RequestSink>, BoxError> {
+    let log = SqliteLog::builder(&setting.database);
+    let log = log.max_age(setting.max_age).max_bytes(setting.max_bytes).queue(setting.queue).open();
+    Ok(Arc::new(log.map_err(|error| format!("request_log.database: {error}"))?))
+}
+
+#[cfg(not(feature = "sqlite"))]
+fn request_log(_: &RequestLogSetting) -> Result<Arc<dyn RequestSink>, BoxError> {
+    Err("request_log.database: this program was built without the feature `sqlite`: build it with \
+         `--features sqlite`"
+        .into())
 }
 
 fn clients(settings: &Settings) -> Result<BearerTokens, BoxError> {

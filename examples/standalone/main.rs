@@ -119,6 +119,8 @@ async fn run(mut settings: Settings) -> Result<(), BoxError> {
         Ok::<(), BoxError>(())
     };
     let ((), drained, demo) = tokio::join!(server, drain, demo);
+    // What was cut has told its end to the request log only now.
+    gateway.shutdown(Duration::ZERO).await;
     tracing::info!(?drained, "ended");
     demo
 }

@@ -233,3 +233,34 @@ async fn found_runners_get_the_key_that_is_set_for_them() {
     let listed = "[[runner]]\nurl = 'URL'\nmodels = ['m']\napi_key = 'own'".to_owned();
     assert_eq!(seen(listed).await.unwrap(), "Bearer own");
 }
+
+#[tokio::test]
+#[cfg(feature = "sqlite")]
+async fn requests_are_logged() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("requests.db");
+    let engine = fine();
+    let assembled = gateway(&format!("[request_log]\ndatabase = '{}'", path.display()), [&engine]);
+    assert_eq!(ask(&assembled, "t", CHAT).await.status, 200);
+    assert_eq!(ask(&assembled, "wrong-token", CHAT).await.status, 401);
+    assert!(assembled.gateway.shutdown(Duration::ZERO).await.is_clean());
+    drop(assembled);
+    let bytes = std::fs::read(&path).unwrap();
+    let has = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+    assert!(has("/v1/chat/completions") && has("success") && has("unauthorized"));
+    assert!(!has("wrong-token"));
+}
+
+#[test]
+fn a_request_log_that_cannot_be_opened_stops_the_start_and_names_its_key() {
+    let file = "client_tokens = ['t']\n[request_log]\ndatabase = '/nowhere/at/all.db'";
+    let settings = Settings::resolve(&Flags::parse_from(["standalone"]), |_| None, Some(file)).unwrap();
+    let error = assemble(&settings).err().unwrap().to_string();
+    assert!(error.starts_with("request_log.database: "), "{error}");
+    // Without the feature it says how to build the program.
+    assert!(error.contains(if cfg!(feature = "sqlite") {
+        "/nowhere/at/all.db"
+    } else {
+        "--features sqlite"
+    }));
+}

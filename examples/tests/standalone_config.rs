@@ -3,15 +3,18 @@
 #[path = "../standalone/config/mod.rs"]
 mod config;
 
+use std::path::Path;
 use std::time::Duration;
 
 use clap::Parser;
-use config::{Flags, LISTEN, MAX_CONNECTIONS, Settings, StrategySetting};
+use config::{Flags, LISTEN, MAX_CONNECTIONS, RequestLogSetting, Settings, StrategySetting};
 use gateway_core::{
     Backoff, BreakerPolicy, Deadlines, HealthPolicy, HedgePolicy, IdleUnload, OutlierPolicy, Priority,
     QueuePolicy, RetryPolicy, Strategy,
 };
 use gateway_http::PromptHashing;
+#[cfg(feature = "sqlite")]
+use gateway_http::SqliteLog;
 
 fn resolve(flags: &[&str], environment: &[(&str, &str)], file: Option<&str>) -> Result<Settings, String> {
     let flags = Flags::parse_from(std::iter::once(&"standalone").chain(flags));
@@ -295,6 +298,43 @@ fn names_of_models() {
 }
 
 #[test]
+fn where_requests_are_logged() {
+    fn log(set: &Settings) -> RequestLogSetting {
+        set.request_log.clone().unwrap_or_else(|| RequestLogSetting {
+            database: "none".into(),
+            max_age: Some(DAY * 30),
+            max_bytes: 1 << 30,
+            queue: 8192,
+        })
+    }
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    each(
+        "[request_log]\ndatabase = 'a.db'",
+        &[
+            ("", |set| log(set).database == Path::new("a.db")),
+            ("max_age_days = 7", |set| log(set).max_age == Some(DAY * 7)),
+            ("max_age_days = 0", |set| log(set).max_age.is_none()),
+            ("max_size_mib = 5", |set| log(set).max_bytes == 5 << 20),
+            ("queue = 9", |set| log(set).queue == 9),
+        ],
+    );
+    let variables = [TOKEN, ("DATABASE_PATH", "b.db")];
+    for file in [None, Some("[request_log]\ndatabase = 'a.db'")] {
+        let set = resolve(&[], &variables, file).unwrap();
+        assert_eq!(log(&set).database, Path::new("b.db"));
+    }
+    assert_eq!(resolve(&[], &[TOKEN], Some("[request_log]")).unwrap().request_log, None);
+}
+
+#[test]
+#[cfg(feature = "sqlite")]
+fn the_request_log_has_the_library_s_defaults() {
+    let set = resolve(&[], &[TOKEN, ("DATABASE_PATH", "b.db")], None).unwrap().request_log.unwrap();
+    let library = (Some(SqliteLog::MAX_AGE), SqliteLog::MAX_BYTES, SqliteLog::QUEUE);
+    assert_eq!((set.max_age, set.max_bytes, set.queue), library);
+}
+
+#[test]
 fn clients_of_whom_more_is_said() {
     let file = "[[client]]\ntoken = 't1'\nname = 'batch'\ntenant = 'team'\nmax_priority = 'high'\n\
                 [[client]]\ntoken = 't2'\nname = 'other'";
@@ -335,6 +375,8 @@ fn what_makes_no_sense_is_refused_with_its_key() {
         ("outliers", "most = 1.1"),
         ("hedge", "ratio = 2"),
         ("prompts", "block_bytes = 63"),
+        ("request_log", "max_size_mib = 0"),
+        ("request_log", "queue = 0"),
     ] {
         let error = resolve(&[], &[TOKEN], Some(&format!("[{section}]\n{line}"))).err();
         let error = error.unwrap_or_else(|| panic!("{section}.{line} is accepted"));
@@ -367,6 +409,7 @@ fn unknown_keys_are_errors_that_name_the_key() {
         "lifecycle",
         "models",
         "discovery",
+        "request_log",
     ] {
         let error = resolve(&[], &[TOKEN], Some(&format!("[{section}]\nnonsense = 3"))).err().unwrap();
         assert!(error.contains("nonsense"), "{error}");
@@ -469,6 +512,9 @@ fn the_example_file_shows_every_key_and_the_defaults() {
     assert_eq!(settings.lifecycle.load_timeout, usual.lifecycle.load_timeout);
     assert_eq!(settings.lifecycle.keep_alive, usual.lifecycle.keep_alive);
     assert_eq!((settings.hedge, settings.sse_keepalive), (usual.hedge, usual.sse_keepalive));
+    let log = settings.request_log.unwrap();
+    let other = resolve(&[], &[TOKEN, ("DATABASE_PATH", "requests.db")], None).unwrap().request_log;
+    assert_eq!(Some(log), other);
     // An unknown key makes the error list all that there are.
     let file: toml::Table = text.parse().unwrap();
     for (section, written) in [("", &file)].into_iter().chain(sections(&file)) {

@@ -62,6 +62,13 @@
 //! - **Authentication is on** unless it is switched off by name.
 //! - **Nothing is installed** in the process: no logger, no metrics recorder, no listener.
 //!
+//! # Features
+//!
+//! None is on by default.
+//!
+//! - `sqlite`: `SqliteLog`, a [`RequestSink`] that keeps a row of every finished request in an SQLite file. It compiles
+//!   SQLite itself, so it needs a C compiler.
+//!
 //! # Cancel safety
 //!
 //! Dropping the future of a call, or the body of its answer, cancels the request on the runner.

@@ -220,8 +220,21 @@ async fn while_somebody_else_holds_the_file_records_wait_and_then_are_dropped_an
     assert_eq!(log.dropped(), dropped);
 }
 
+/// Passes on the levels of events.
+struct Levels(std::sync::mpsc::Sender<Level>);
+
+impl<S: Subscriber> Layer<S> for Levels {
+    fn on_event(&self, event: &tracing::Event<'_>, _: layer::Context<'_, S>) {
+        if event.metadata().target().starts_with("gateway_http::request_log") {
+            self.0.send(*event.metadata().level()).unwrap();
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_log_that_cannot_be_written_holds_up_neither_shutdown_nor_end() {
+    let (levels, told) = std::sync::mpsc::channel();
+    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(Levels(levels)));
     let place = Place::new();
     let log = place.open();
     let gateway = logged(&log);
@@ -233,18 +246,9 @@ async fn a_log_that_cannot_be_written_holds_up_neither_shutdown_nor_end() {
     let started = std::time::Instant::now();
     drop((gateway, log));
     assert!(started.elapsed() < SqliteLog::LAST_WORDS + Duration::from_secs(2));
+    assert_eq!(told.recv_timeout(Duration::from_secs(60)), Ok(Level::ERROR));
+    assert_eq!(told.recv_timeout(Duration::from_secs(60)), Ok(Level::WARN), "what was lost is told");
     locked.execute_batch("COMMIT").unwrap();
-}
-
-/// Passes on the levels of events.
-struct Levels(std::sync::mpsc::Sender<Level>);
-
-impl<S: Subscriber> Layer<S> for Levels {
-    fn on_event(&self, event: &tracing::Event<'_>, _: layer::Context<'_, S>) {
-        if event.metadata().target().starts_with("gateway_http::request_log") {
-            self.0.send(*event.metadata().level()).unwrap();
-        }
-    }
 }
 
 #[tokio::test]
@@ -329,9 +333,13 @@ async fn a_file_that_is_too_large_loses_its_oldest_rows_and_shrinks() {
     assert_eq!(log.dropped(), 0);
     drop((gateway, log));
     let log = Arc::new(place.builder().max_bytes(SqliteLog::LEAST_BYTES).open().unwrap());
-    requests(&logged(&log), 1).await;
-    log.flush().get().await;
-    drop(log);
+    let gateway = logged(&log);
+    // A step of it with each.
+    for _ in 0..20 {
+        requests(&gateway, 1).await;
+        log.flush().get().await;
+    }
+    drop((gateway, log));
     let size = std::fs::metadata(place.path()).unwrap().len();
     assert!(size <= SqliteLog::LEAST_BYTES, "{size} bytes");
 }

@@ -13,6 +13,7 @@ use super::discovery::Discovery;
 use super::lifecycle::Lifecycle;
 use super::models::Models;
 use super::queue::Queue;
+use super::request_log::RequestLog;
 use super::resilience::{Breaker, Hedge, Hold, Outliers, Retry, SlowStart};
 use super::section::{ConfigError, Seconds, section};
 use super::strategy::StrategySetting;
@@ -42,6 +43,7 @@ section! {
         lifecycle: Lifecycle = Lifecycle::default(),
         models: Models = Models::default(),
         discovery: Discovery = Discovery::default(),
+        request_log: RequestLog = RequestLog::default(),
         runner: Vec<RunnerEntry> = Vec::new(),
     }
 }

@@ -33,6 +33,7 @@ Environment:
   GATEWAY_RUNNER_TOKEN         the token of runners that dial in; without it there is no /ws/runners
   STATIC_BACKENDS              runners that have an HTTP address, separated by commas
   OLLAMA_BASE_URL              an Ollama server
+  DATABASE_PATH                a file for the log of requests
   OBSERVABILITY_HOST, OBSERVABILITY_PORT
                                a second listener with /metrics, /health and /readyz; only with the port set
   RUST_LOG                     what to log [default: info]";

@@ -6,6 +6,7 @@ mod flags;
 mod lifecycle;
 mod models;
 mod queue;
+mod request_log;
 mod resilience;
 mod section;
 mod strategy;
@@ -25,6 +26,7 @@ use discovery::Discovery;
 pub(crate) use file::ClientEntry;
 use file::File;
 pub(crate) use flags::Flags;
+pub(crate) use request_log::RequestLogSetting;
 pub(crate) use section::ConfigError;
 pub(crate) use strategy::StrategySetting;
 
@@ -57,6 +59,8 @@ pub(crate) struct Settings {
     pub(crate) routes: ModelRoutes,
     pub(crate) prompts: PromptHashing,
     pub(crate) sse_keepalive: Option<Duration>,
+    /// `None`: requests are not kept.
+    pub(crate) request_log: Option<RequestLogSetting>,
     pub(crate) clients: Vec<ClientEntry>,
     pub(crate) runners: Vec<RunnerEntry>,
     /// Of runners that are not written down here. What it comes to is in [`Settings::sources`].
@@ -130,6 +134,7 @@ impl Settings {
             routes: file.models.routes()?,
             prompts: file.prompts.hashing(),
             sse_keepalive: file.sse_keepalive_s.unless_zero(),
+            request_log: file.request_log.setting(var("DATABASE_PATH"))?,
             clients: file.client,
             runners,
             discovery: file.discovery,
