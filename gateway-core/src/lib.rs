@@ -81,7 +81,7 @@ pub use health::{
     BreakerPolicy, BreakerState, HealthPolicy, HeldFor, HoldPolicy, OutlierPolicy, Standing, WarmupPolicy,
 };
 pub use inventory::{Inventory, InventoryChange};
-pub use lifecycle::{IdleUnload, Lifecycle, LifecyclePolicy, LoadError, Loading};
+pub use lifecycle::{IdleUnload, Lifecycle, LifecyclePolicy, LoadEnd, LoadError, Loading, ModelLoad};
 pub use link::{LinkDescription, LinkError, LinkRequest, LinkResponse, RunnerLink};
 pub use names::{Generation, InvalidName, ModelId, RequestId, RunnerId, RunnerKey};
 pub use permit::Permit;

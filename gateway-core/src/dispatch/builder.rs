@@ -121,7 +121,8 @@ impl DispatcherBuilder {
     pub fn build(self) -> Dispatcher {
         let Self { registry, router, balancer, observers, deadlines, retry, hedge, routes, queue, .. } = self;
         let (health, policy) = (self.health, self.lifecycle);
-        let lifecycle = Lifecycle::new(registry.clone(), router.clone(), health, policy);
+        let lifecycle =
+            Lifecycle::observed(registry.clone(), router.clone(), health, policy, observers.clone());
         let chooser = Chooser { registry, router, balancer, health };
         let routes = Arc::new(routes);
         let bell = chooser.registry.fleet().bell().clone();

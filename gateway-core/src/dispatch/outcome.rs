@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use crate::lifecycle::ModelLoad;
 use crate::names::{ModelId, RequestId};
 use crate::queue::Waited;
 use crate::runner::Runner;
@@ -148,5 +149,11 @@ pub trait Observer: Send + Sync + 'static {
     /// block.
     fn waited(&self, waited: &Waited<'_>) {
         let _ = waited;
+    }
+
+    /// Called once for every order to load a model that was given because requests ask for it, when it has
+    /// ended or was given up. Must not block.
+    fn loaded(&self, load: &ModelLoad<'_>) {
+        let _ = load;
     }
 }

@@ -25,6 +25,7 @@ mod line;
 mod loading;
 mod order;
 mod policy;
+mod report;
 mod room;
 mod spot;
 mod state;
@@ -45,9 +46,11 @@ use tokio_util::sync::CancellationToken;
 pub use error::LoadError;
 pub use loading::Loading;
 pub use policy::{IdleUnload, LifecyclePolicy};
+pub use report::{LoadEnd, ModelLoad};
 
 use crate::balance::{Candidates, Tried};
 use crate::bell::Listener;
+use crate::dispatch::Observer;
 use crate::fleet::Fleet;
 use crate::health::HealthPolicy;
 use crate::names::{ModelId, RunnerKey};
@@ -80,6 +83,7 @@ pub(crate) struct Inner {
     router: Arc<dyn Router>,
     health: HealthPolicy,
     policy: LifecyclePolicy,
+    observers: Vec<Arc<dyn Observer>>,
     /// Never held while the registry is changed: who is told of that may come back here.
     state: Mutex<State>,
     fleet_changed: Notify,
@@ -99,11 +103,22 @@ impl Lifecycle {
         health: HealthPolicy,
         policy: LifecyclePolicy,
     ) -> Self {
+        Self::observed(registry, router, health, policy, Vec::new())
+    }
+
+    pub(crate) fn observed(
+        registry: Arc<dyn Registry>,
+        router: Arc<dyn Router>,
+        health: HealthPolicy,
+        policy: LifecyclePolicy,
+        observers: Vec<Arc<dyn Observer>>,
+    ) -> Self {
         let inner = Arc::new(Inner {
             registry,
             router,
             health,
             policy,
+            observers,
             state: Mutex::default(),
             fleet_changed: Notify::new(),
             line: Mutex::default(),

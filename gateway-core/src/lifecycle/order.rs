@@ -9,6 +9,7 @@ use tokio::time::{sleep, timeout};
 
 use super::Inner;
 use super::error::LoadError;
+use super::report::Ordered;
 use super::spot::Spot;
 use super::state::Act;
 use crate::command::{Command, CommandReply};
@@ -113,11 +114,21 @@ pub(super) async fn load(inner: Arc<Inner>, spot: Spot, busy: Busy) -> Result<()
     inner.record(&key, |record| {
         record.ours.insert(model.clone());
     });
+    let ordered = Ordered::now(&inner, &key, &model);
+    let done = order(&inner, &there, &model, shown).await;
+    ordered.ended(&done);
+    done
+}
+
+/// Gives the order and shows what came of it.
+async fn order(inner: &Inner, there: &Runner, model: &ModelId, shown: Shown<'_>) -> Result<(), LoadError> {
+    let key = there.key();
+    let runner = key.id.clone();
     let limit = inner.policy.load_timeout;
-    let error = match tell(&inner, &there, Command::LoadModel(model.clone()), limit).await {
+    let error = match tell(inner, there, Command::LoadModel(model.clone()), limit).await {
         Told::Done(said) => match end_of_load(said) {
             Some(change) => {
-                inner.record(&key, |record| record.succeeded(&model, Act::Load));
+                inner.record(key, |record| record.succeeded(model, Act::Load));
                 if !shown.end(change) {
                     return Err(LoadError::Gone { runner, model: model.clone() });
                 }
@@ -129,7 +140,7 @@ pub(super) async fn load(inner: Arc<Inner>, spot: Spot, busy: Busy) -> Result<()
         Told::Left => return Err(LoadError::Gone { runner, model: model.clone() }),
         Told::Never(error) if error.is_unsupported() => {
             shown.end(ModelChange::AsReported);
-            inner.record(&key, |record| record.cannot_load = true);
+            inner.record(key, |record| record.cannot_load = true);
             return Err(LoadError::Unsupported { runner, model: model.clone() });
         }
         Told::Never(error) | Told::Lost(error) => {
@@ -140,7 +151,7 @@ pub(super) async fn load(inner: Arc<Inner>, spot: Spot, busy: Busy) -> Result<()
     };
     tracing::warn!(runner = %key, %model, %error, "the model was not loaded");
     // The record first: whoever sees the failure must not try again at once.
-    inner.record_failure(&key, &model, Act::Load);
+    inner.record_failure(key, model, Act::Load);
     shown.end(ModelChange::Ended(ModelState::Failed { message: Some(error.to_string()) }));
     Err(error)
 }

@@ -60,6 +60,24 @@ pub enum ModelState {
     },
 }
 
+impl ModelState {
+    /// The words for all states, for whoever prepares a gauge for each.
+    pub const WORDS: [&'static str; 6] =
+        ["available", "on_demand", "loading", "loaded", "unloading", "failed"];
+
+    /// The word for it in logs and metrics.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Available => "available",
+            Self::OnDemand => "on_demand",
+            Self::Loading { .. } => "loading",
+            Self::Loaded => "loaded",
+            Self::Unloading => "unloading",
+            Self::Failed { .. } => "failed",
+        }
+    }
+}
+
 /// A kind of input or output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]

@@ -1,7 +1,6 @@
 use bytes::Bytes;
 use gateway_core::{
-    BoxError, BreakerState, Explained, LaneReport, Model, ModelState, QueueReport, Score, Standing, Tenant,
-    Workload,
+    BoxError, BreakerState, Explained, LaneReport, QueueReport, Score, Standing, Tenant, Workload,
 };
 use http::request::Parts;
 use http::{HeaderName, Response, StatusCode};
@@ -200,7 +199,7 @@ impl<'a> RunnerView<'a> {
             health: runner.status().health.as_str(),
             draining: runner.is_draining(),
             standing: StandingView::new(&shared.dispatcher.standing(runner)),
-            model_state: described.map(state),
+            model_state: described.map(|model| model.state.as_str()),
             model_in_flight: model.and_then(|model| Some(runner.model_usage(model)?.0)),
         }
     }
@@ -218,16 +217,5 @@ impl StandingView {
             lasts_ms: until.map(|until| until.saturating_duration_since(Instant::now()).as_millis()),
             warming: standing.warming,
         }
-    }
-}
-
-fn state(model: &Model) -> &'static str {
-    match model.state {
-        ModelState::Available => "available",
-        ModelState::OnDemand => "on_demand",
-        ModelState::Loading { .. } => "loading",
-        ModelState::Loaded => "loaded",
-        ModelState::Unloading => "unloading",
-        ModelState::Failed { .. } => "failed",
     }
 }

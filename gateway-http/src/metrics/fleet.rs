@@ -1,7 +1,7 @@
 use std::fmt;
 use std::num::NonZeroU32;
 
-use gateway_core::{Dispatcher, Health, Load, Runner};
+use gateway_core::{Dispatcher, Health, Load, ModelState, Runner};
 use prometheus_client::encoding::DescriptorEncoder;
 
 use super::encode::{Sample, gauges};
@@ -47,6 +47,15 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, dispatcher: &Dispatche
         "Requests of others on the runner, those that wait inside its engine included, as it last reported",
         by_runner(|load| load.foreign),
     )?;
+    let mut states = ModelState::WORDS.map(|state| -> Sample<'_, 1> { ([("state", state)], 0) });
+    for model in loads.iter().flat_map(|(runner, _)| &runner.status().models) {
+        let state = states.iter_mut().find(|(labels, _)| labels[0].1 == model.state.as_str());
+        if let Some((_, count)) = state {
+            *count += 1;
+        }
+    }
+    let help = "Models by the state that they are in on a runner; one that several have counts for each";
+    gauges(encoder, "gateway_models", help, states)?;
     let healths = loads.iter().flat_map(|(runner, _)| {
         HEALTHS.iter().map(|health| -> Sample<'_, 2> {
             let labels = [("runner", runner.id().as_str()), ("health", health.as_str())];

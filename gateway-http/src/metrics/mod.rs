@@ -13,6 +13,9 @@
 //! | `gateway_queue_depth` | `priority` |
 //! | `gateway_queue_wait_seconds`, `gateway_queue_refused_total` | |
 //! | `gateway_queue_left_total` | `end` |
+//! | `gateway_model_loads_total` | `outcome` |
+//! | `gateway_model_load_seconds` | |
+//! | `gateway_models` | `state` |
 //! | `gateway_outcomes_total` | `outcome` |
 //! | `gateway_runner_outcomes_total` | `runner`, `outcome` |
 //! | `gateway_runner_in_flight`, `_slots`, `_foreign_requests` | `runner` |
@@ -25,6 +28,7 @@ mod encode;
 mod fleet;
 mod histogram;
 mod inference;
+mod loads;
 mod outcomes;
 mod queue;
 mod refused;
@@ -41,6 +45,7 @@ use crate::gateway::Shared;
 use detours::DetourMetrics;
 use inference::InferenceMetrics;
 pub(crate) use inference::ModelSeries;
+use loads::LoadMetrics;
 use outcomes::OutcomeMetrics;
 use queue::QueueMetrics;
 use refused::RefusedMetrics;
@@ -55,6 +60,7 @@ pub(crate) struct Metrics {
     pub(crate) detours: DetourMetrics,
     outcomes: OutcomeMetrics,
     queue: QueueMetrics,
+    loads: LoadMetrics,
     /// Weak, because the gateway owns these metrics, and a host's registry may live longer than it.
     gateway: OnceLock<Weak<Shared>>,
 }
@@ -88,6 +94,10 @@ impl gateway_core::Observer for Metrics {
     fn waited(&self, waited: &gateway_core::Waited<'_>) {
         self.queue.count(waited);
     }
+
+    fn loaded(&self, load: &gateway_core::ModelLoad<'_>) {
+        self.loads.count(load);
+    }
 }
 
 struct Scrape(Arc<Metrics>);
@@ -100,6 +110,7 @@ impl Collector for Scrape {
         metrics.inference.encode(&mut encoder)?;
         metrics.detours.encode(&mut encoder)?;
         metrics.queue.encode(&mut encoder)?;
+        metrics.loads.encode(&mut encoder)?;
         let gateway = metrics.gateway.get().and_then(Weak::upgrade);
         let dispatcher = gateway.as_ref().map(|gateway| &gateway.dispatcher);
         metrics.outcomes.encode(&mut encoder, dispatcher.map(|it| it.registry().fleet()).as_deref())?;
