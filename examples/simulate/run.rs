@@ -7,7 +7,7 @@ use std::time::Duration;
 use gateway_core::{
     Balancer, Claim, Deadlines, Dispatch, DispatchErrorKind, Dispatcher, InMemoryRegistry, LeaveReason,
     LinkRequest, ModelId, Permit, PromptBlocks, QueuePolicy, Registry, RequestBody, RequestId, Requirements,
-    RunnerChange, RunnerId, RunnerKey, RunnerSpec, RunnerStatus, Tenant, Workload,
+    RunnerChange, RunnerId, RunnerKey, RunnerSpec, RunnerStatus, Tenant, Terms, Workload,
 };
 use http_body_util::BodyExt;
 use tokio::task::JoinSet;
@@ -148,7 +148,7 @@ fn call(stage: &Stage, id: usize, request: &TraceRequest) -> Dispatch {
     // Not a random id: that would draw from the strategies' generator.
     let name = http::HeaderValue::from(id);
     let id = RequestId::from_header(&name).unwrap_or_else(RequestId::random);
-    Dispatch { id, request: to_runner, requirements, claim, permit: Permit::free() }
+    Dispatch { id, request: to_runner, requirements, claim, permit: Permit::free(), terms: Terms::default() }
 }
 
 async fn client(stage: Arc<Stage>, call: Dispatch, id: usize) {

@@ -10,11 +10,13 @@ use http_body::{Body, Frame, SizeHint};
 
 use crate::error::BoxError;
 use crate::link::LinkError;
+use crate::stream::{Once, Progress};
 
 /// The body of a request on its way to a runner.
 ///
 /// Bytes that are held can be sent again on another runner ([`RequestBody::replay`]) and can have the
-/// model's name replaced without copying the rest. A stream can be sent once.
+/// model's name replaced without copying the rest. A stream can be read once: it goes to another runner only
+/// if the link to the first has dropped it without having read anything.
 ///
 /// ```
 /// use gateway_core::RequestBody;
@@ -29,7 +31,7 @@ pub struct RequestBody {
 enum Parts {
     /// Up to three pieces in order; empty ones are skipped.
     Held([Bytes; 3]),
-    Stream(Pin<Box<dyn Body<Data = Bytes, Error = BoxError> + Send>>),
+    Stream(Once),
 }
 
 impl RequestBody {
@@ -38,13 +40,13 @@ impl RequestBody {
         Self::from(Bytes::new())
     }
 
-    /// A body that is passed on as it arrives and cannot be sent twice.
+    /// A body that is passed on as it arrives, and of which nothing can be sent twice.
     pub fn stream<B>(body: B) -> Self
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        Self { parts: Parts::Stream(Box::pin(IntoBoxError { body })), model: None }
+        Self { parts: Parts::Stream(Once::new(Box::pin(IntoBoxError { body }))), model: None }
     }
 
     /// Marks where the model's name stands in held bytes, quotes included, so that it can be replaced.
@@ -69,6 +71,31 @@ impl RequestBody {
     /// Whether [`replay`](RequestBody::replay) gives a copy.
     pub fn can_replay(&self) -> bool {
         matches!(self.parts, Parts::Held(_))
+    }
+
+    /// The body for one try: a copy of what is held, or the stream itself, which comes back when the try drops
+    /// it unread. `None` if it did not come back.
+    pub(crate) fn lend(&mut self) -> Option<Self> {
+        match &mut self.parts {
+            Parts::Held(_) => self.replay(),
+            Parts::Stream(stream) => Some(Self { parts: Parts::Stream(stream.lend()?), model: None }),
+        }
+    }
+
+    /// Whether [`lend`](RequestBody::lend) gives one.
+    pub(crate) fn can_lend(&self) -> bool {
+        match &self.parts {
+            Parts::Held(_) => true,
+            Parts::Stream(stream) => stream.can_lend(),
+        }
+    }
+
+    /// How far a stream has been read.
+    pub(crate) fn progress(&self) -> Option<Progress> {
+        match &self.parts {
+            Parts::Held(_) => None,
+            Parts::Stream(stream) => Some(stream.progress()),
+        }
     }
 
     /// The same body with `name` (JSON, quotes included) where the model's name was marked.
@@ -113,7 +140,7 @@ impl Body for RequestBody {
                 let next = held.iter_mut().find(|part| !part.is_empty()).map(std::mem::take);
                 Poll::Ready(next.map(|data| Ok(Frame::data(data))))
             }
-            Parts::Stream(body) => body.as_mut().poll_frame(cx),
+            Parts::Stream(body) => Pin::new(body).poll_frame(cx),
         }
     }
 

@@ -50,6 +50,7 @@ mod inventory;
 mod lifecycle;
 mod link;
 mod names;
+mod peer;
 mod permit;
 mod queue;
 mod registry;
@@ -58,6 +59,8 @@ mod router;
 mod routes;
 mod runner;
 mod source;
+mod stream;
+mod upgrade;
 mod window;
 mod workload;
 
@@ -73,7 +76,7 @@ pub use command::{Command, CommandReply};
 pub use dispatch::{
     Attempt, BodyError, Cancel, Claim, Deadlines, Dispatch, DispatchBody, DispatchError, DispatchErrorKind,
     Dispatched, Dispatcher, DispatcherBuilder, Explained, Explanation, Fault, HedgePolicy, Observer, Outcome,
-    RetryPolicy,
+    RetryPolicy, Terms,
 };
 pub use error::BoxError;
 pub use fleet::{Fleet, ModelEntry};
@@ -84,6 +87,7 @@ pub use inventory::{Inventory, InventoryChange};
 pub use lifecycle::{IdleUnload, Lifecycle, LifecyclePolicy, LoadEnd, LoadError, Loading, ModelLoad};
 pub use link::{LinkDescription, LinkError, LinkRequest, LinkResponse, RunnerLink};
 pub use names::{Generation, InvalidName, ModelId, RequestId, RunnerId, RunnerKey};
+pub use peer::PeerAddr;
 pub use permit::Permit;
 pub use queue::{
     AdmissionQueue, Arrival, Full, LaneId, LaneReport, Left, Picker, Priority, QueueError, QueueErrorKind,
@@ -102,4 +106,5 @@ pub use runner::{
 };
 pub use source::{Door, RunnerSource};
 pub use tokio_util::sync::CancellationToken;
+pub use upgrade::UpgradeTo;
 pub use workload::{PromptBlocks, Workload};

@@ -40,6 +40,12 @@ pub trait RunnerLink: Send + Sync + 'static {
     /// Any status that the runner gives is an `Ok`. Cancel safe in the sense above.
     async fn send(&self, request: LinkRequest) -> Result<LinkResponse, LinkError>;
 
+    /// Whether requests that ask for another protocol ([`UpgradeTo`](crate::UpgradeTo)) may come over this link.
+    /// Others never see one. `false` unless a link says otherwise.
+    fn can_upgrade(&self) -> bool {
+        false
+    }
+
     /// Asks the runner to do something other than inference. Links that cannot say
     /// [`LinkError::unsupported`], which is what the default does.
     async fn command(&self, command: Command) -> Result<CommandReply, LinkError> {
@@ -95,9 +101,9 @@ impl LinkError {
         Self::new(Kind::Lost, context)
     }
 
-    /// This link or its runner does not know the command.
-    pub fn unsupported(command: &'static str) -> Self {
-        Self::new(Kind::Unsupported, command)
+    /// This link or its runner does not know the command, or cannot do what the request asks for.
+    pub fn unsupported(what: &'static str) -> Self {
+        Self::new(Kind::Unsupported, what)
     }
 
     /// The client's own body failed while it was passed on.
@@ -121,7 +127,7 @@ impl LinkError {
         self.kind == Kind::NotSent
     }
 
-    /// Whether the command is not known on this link.
+    /// Whether this link does not know the command, or cannot do what the request asks for.
     pub fn is_unsupported(&self) -> bool {
         self.kind == Kind::Unsupported
     }

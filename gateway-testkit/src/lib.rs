@@ -62,6 +62,7 @@ pub fn request(model: &ModelId, body: impl Into<Bytes>) -> Dispatch {
         requirements: Requirements::model(model.clone()),
         claim: gateway_core::Claim::default(),
         permit: Permit::free(),
+        terms: gateway_core::Terms::default(),
     }
 }
 

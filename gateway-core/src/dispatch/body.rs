@@ -15,6 +15,7 @@ use super::error::BodyError;
 use super::outcome::{Cancel, Fault, Outcome};
 use crate::body::LinkBody;
 use crate::permit::Permit;
+use crate::stream::Progress;
 
 /// The body of an answer. It owns the reservation and the permit: both are given back when it ends, fails
 /// or is dropped, whichever comes first; dropping it before its end cancels the work on the runner.
@@ -39,28 +40,39 @@ struct Limits {
     total: Option<Instant>,
     /// Since when the runner has been waited for. While nobody asks for a chunk it is the client that is silent.
     pending_since: Option<Instant>,
+    /// While the request's own body moves, nothing stands still.
+    upload: Option<Progress>,
     /// Made when the body first has to wait: an answer that is here at once needs no timer.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Limits {
+    fn idle_until(&self, since: Instant) -> Option<Instant> {
+        let upload = self.upload.as_ref().and_then(Progress::last);
+        upload.map_or(since, |upload| upload.max(since)).checked_add(self.idle?)
+    }
+
+    fn next(&self, since: Instant) -> Option<Instant> {
+        self.idle_until(since).into_iter().chain(self.total).min()
+    }
+
     /// Pending, or ready with the limit that passed.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
         let since = *self.pending_since.get_or_insert_with(Instant::now);
-        let idle = self.idle.and_then(|idle| since.checked_add(idle));
-        let Some(next) = idle.into_iter().chain(self.total).min() else { return Poll::Pending };
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(next)));
+        let Some(next) = self.next(since) else { return Poll::Pending };
+        let mut timer = self.timer.take().unwrap_or_else(|| Box::pin(tokio::time::sleep_until(next)));
         while timer.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
             if self.total.is_some_and(|total| total <= now) {
                 return Poll::Ready(Outcome::Cancelled(Cancel::Deadline));
             }
-            if idle.is_some_and(|idle| idle <= now) {
+            // Chunks do not touch the timer; it looks at their time when it fires.
+            if self.idle_until(since).is_some_and(|idle| idle <= now) {
                 return Poll::Ready(Outcome::RunnerFault(Fault::IdleTimeout));
             }
-            // Chunks do not touch the timer; it is set anew when it fires too early.
-            timer.as_mut().reset(next);
+            timer.as_mut().reset(self.next(since).unwrap_or(next));
         }
+        self.timer = Some(timer);
         Poll::Pending
     }
 }
@@ -70,18 +82,19 @@ pub(super) struct Answer {
     pub(super) body: LinkBody,
     pub(super) attempt: Try,
     pub(super) outcome: Outcome,
+    /// How far the request's body has come, if it is a stream.
+    pub(super) upload: Option<Progress>,
 }
 
 impl DispatchBody {
     pub(super) fn new(
         answer: Answer,
-        idle: Option<Duration>,
-        total: Option<Instant>,
+        (idle, total): (Option<Duration>, Option<Instant>),
         permit: Permit,
         in_flight: InFlight,
     ) -> Self {
-        let Answer { first, body, attempt, outcome } = answer;
-        let limits = Limits { idle, total, pending_since: None, timer: None };
+        let Answer { first, body, attempt, outcome, upload } = answer;
+        let limits = Limits { idle, total, pending_since: None, upload, timer: None };
         let mut this =
             Self { first, inner: Some(body), attempt, outcome, limits, held: Some((permit, in_flight)) };
         if this.first.is_none() {

@@ -51,6 +51,8 @@ pub enum DispatchErrorKind {
     Deadline,
     /// The request's own body broke off.
     RequestBody,
+    /// No runner that could serve it can do what it asks for, such as to change to another protocol.
+    Unsupported,
 }
 
 impl DispatchError {
@@ -148,37 +150,50 @@ impl DispatchError {
             | K::Draining
             | K::RunnerFailed(_)
             | K::Unreachable => true,
-            K::UnknownModel | K::Deadline | K::RequestBody => false,
+            K::UnknownModel | K::Deadline | K::RequestBody | K::Unsupported => false,
         }
     }
 }
 
 impl fmt::Display for DispatchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let model = self.0.model.as_ref().map_or("", |model| model.as_str());
+        let what = What(self.0.model.as_ref());
         match self.0.kind {
-            DispatchErrorKind::UnknownModel => write!(f, "no runner has the model `{model}`")?,
-            DispatchErrorKind::NoneEligible => write!(f, "no runner can serve `{model}` now")?,
-            DispatchErrorKind::Overloaded => write!(f, "every runner that serves `{model}` is full")?,
+            DispatchErrorKind::UnknownModel => write!(f, "no runner has {what}")?,
+            DispatchErrorKind::NoneEligible => write!(f, "no runner can serve {what} now")?,
+            DispatchErrorKind::Overloaded => write!(f, "every runner that serves {what} is full")?,
             DispatchErrorKind::QueueFull => {
-                write!(f, "every runner that serves `{model}` is full, and so is the queue")?;
+                write!(f, "every runner that serves {what} is full, and so is the queue")?;
             }
             DispatchErrorKind::QueueTimeout => {
-                write!(f, "no runner that serves `{model}` became free in time")?
+                write!(f, "no runner that serves {what} became free in time")?
             }
-            DispatchErrorKind::ModelNotLoaded => write!(f, "the model `{model}` could not be loaded")?,
+            DispatchErrorKind::ModelNotLoaded => write!(f, "{what} could not be loaded")?,
             DispatchErrorKind::Draining => f.write_str("the gateway is shutting down")?,
             DispatchErrorKind::RunnerFailed(fault) => {
                 write!(f, "the runner failed: {}", Outcome::RunnerFault(fault))?;
             }
-            DispatchErrorKind::Unreachable => write!(f, "no runner that serves `{model}` can be reached")?,
+            DispatchErrorKind::Unreachable => write!(f, "no runner that serves {what} can be reached")?,
             DispatchErrorKind::Deadline => f.write_str("the time for the request is up")?,
             DispatchErrorKind::RequestBody => f.write_str("the request's body broke off")?,
+            DispatchErrorKind::Unsupported => f.write_str("no runner can do what the request asks for")?,
         }
         if let Some(runner) = &self.0.runner {
             write!(f, " (runner {runner})")?;
         }
         write!(f, " [{}]", self.0.request_id)
+    }
+}
+
+/// What was asked for: a request need not name a model.
+struct What<'a>(Option<&'a ModelId>);
+
+impl fmt::Display for What<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(model) => write!(f, "the model `{model}`"),
+            None => f.write_str("the request"),
+        }
     }
 }
 

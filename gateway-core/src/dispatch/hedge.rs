@@ -45,7 +45,7 @@ impl HedgePolicy {
 
 impl Journey<'_> {
     /// Sends to the runner that was chosen and, if it takes too long to begin and another is free, to that
-    /// one, too. Only for bodies that can be sent twice.
+    /// one, too. Only for requests that may be sent twice.
     pub(super) async fn send_hedged(
         &mut self,
         choice: super::choose::Choice,
@@ -53,8 +53,8 @@ impl Journey<'_> {
     ) -> Option<Begun> {
         let first_runner = choice.reservation.runner().clone();
         let (request, attempt) = self.prepare(choice)?;
-        let shared = self.shared.clone();
-        let mut first = Box::pin(super::send::send(&shared, request, attempt, self.total));
+        let conditions = self.conditions();
+        let mut first = Box::pin(super::send::send(request, attempt, conditions));
         if let Ok(done) = timeout(policy.after, &mut first).await {
             return self.note(done);
         }
@@ -66,7 +66,7 @@ impl Journey<'_> {
         self.hedged = true;
         let second_runner = attempt.runner().clone();
         tracing::debug!(request_id = %self.id, runner = %second_runner.key(), "hedged");
-        let second = Box::pin(super::send::send(&shared, request, attempt, self.total));
+        let second = Box::pin(super::send::send(request, attempt, conditions));
         let (done, other, other_runner) = match select(first, second).await {
             Either::Left((done, second)) => (done, second, second_runner),
             Either::Right((done, first)) => (done, first, first_runner),

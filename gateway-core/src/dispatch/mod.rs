@@ -16,6 +16,7 @@ mod outcome;
 mod plan;
 mod run;
 mod send;
+mod terms;
 mod waiting;
 
 use std::fmt;
@@ -34,6 +35,7 @@ pub use explain::{Explained, Explanation};
 pub use hedge::HedgePolicy;
 pub use limits::{Deadlines, RetryPolicy};
 pub use outcome::{Attempt, Cancel, Fault, Observer, Outcome};
+pub use terms::Terms;
 pub use waiting::Claim;
 
 use crate::health::{HealthPolicy, Outliers, Standing};
@@ -65,6 +67,8 @@ pub struct Dispatch {
     pub claim: Claim,
     /// What it holds of its tenant's limits. Given back with the answer's end.
     pub permit: Permit,
+    /// How it wants to be carried.
+    pub terms: Terms,
 }
 
 /// An answer, and how it came about.

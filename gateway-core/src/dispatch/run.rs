@@ -11,9 +11,10 @@ use super::choose::Choice;
 use super::drain::InFlight;
 use super::error::{DispatchError, DispatchErrorKind};
 use super::find::NotFound;
-use super::limits::RetryPolicy;
+use super::limits::{Deadlines, RetryPolicy};
 use super::plan::Plan;
-use super::send::{Begun, Failed, Failure, send};
+use super::send::{Begun, Conditions, Failed, Failure, is_upgraded, send};
+use super::terms::Terms;
 use super::waiting::Claim;
 use super::{Dispatch, Dispatched, Shared};
 use crate::balance::Tried;
@@ -29,8 +30,9 @@ pub(super) struct Journey<'s> {
     pub(super) plan: Plan,
     pub(super) claim: Claim,
     head: http::request::Parts,
-    /// `None` once a stream has been sent.
-    body: Option<RequestBody>,
+    body: RequestBody,
+    terms: Terms,
+    deadlines: Deadlines,
     pub(super) total: Option<Instant>,
     pub(super) tried: Vec<Tried>,
     failures: u32,
@@ -47,7 +49,7 @@ pub(super) struct Journey<'s> {
 }
 
 pub(super) async fn run(shared: &Arc<Shared>, call: Dispatch) -> Result<Dispatched, DispatchError> {
-    let Dispatch { id, request, requirements, claim, permit } = call;
+    let Dispatch { id, request, requirements, claim, permit, terms } = call;
     let Some(in_flight) = shared.drain.enter() else {
         let error = DispatchError::new(DispatchErrorKind::Draining, &id, requirements.model.as_ref());
         return Err(error.retrying_after(Duration::from_secs(5)));
@@ -55,14 +57,17 @@ pub(super) async fn run(shared: &Arc<Shared>, call: Dispatch) -> Result<Dispatch
     let now = Instant::now();
     shared.budgets.deposit(now);
     let (head, body) = request.into_parts();
+    let deadlines = terms.deadlines.unwrap_or(shared.deadlines);
     let mut journey = Journey {
         shared,
         id,
         plan: Plan::new(requirements, &shared.routes),
         claim,
         head,
-        body: Some(body),
-        total: shared.deadlines.total.and_then(|total| now.checked_add(total)),
+        body,
+        terms,
+        deadlines,
+        total: deadlines.total.and_then(|total| now.checked_add(total)),
         tried: Vec::new(),
         failures: 0,
         overloaded: 0,
@@ -82,13 +87,13 @@ impl Journey<'_> {
     async fn go(&mut self) -> Result<Begun, Option<NotFound>> {
         loop {
             let choice = self.find().await.map_err(Some)?;
-            let hedge = self.shared.hedge.filter(|_| self.can_be_sent_again());
+            let hedge = self.shared.hedge.filter(|_| self.terms.repeatable && self.body.can_replay());
             let begun = match hedge {
                 // Boxed: few requests need what it holds.
                 Some(policy) => Box::pin(self.send_hedged(choice, policy)).await,
                 None => match self.prepare(choice) {
                     Some((request, attempt)) => {
-                        let done = send(self.shared, request, attempt, self.total).await;
+                        let done = send(request, attempt, self.conditions()).await;
                         self.note(done)
                     }
                     None => None,
@@ -103,22 +108,19 @@ impl Journey<'_> {
         }
     }
 
+    pub(super) fn conditions(&self) -> Conditions {
+        Conditions { deadlines: self.deadlines, terms: self.terms, total: self.total }
+    }
+
     /// The request as that runner is to see it, and the try. `None` if the body has gone.
     pub(super) fn prepare(&mut self, choice: Choice) -> Option<(LinkRequest, Try)> {
-        let body = match self.body.as_ref()?.replay() {
-            Some(copy) => copy,
-            None => self.body.take()?,
-        };
+        let body = self.body.lend()?;
         let wish = choice.wish(&self.plan);
         let body = wish.put_into(body, choice.reservation.runner());
         let request = http::Request::from_parts(self.head.clone(), body);
         let is_fallback = choice.wish.0;
         let attempt = Try::new(self.shared, choice.reservation, &self.id, wish.requirements, is_fallback);
         Some((request, attempt))
-    }
-
-    fn can_be_sent_again(&self) -> bool {
-        self.body.as_ref().is_some_and(RequestBody::can_replay)
     }
 
     /// Keeps what went wrong.
@@ -149,7 +151,8 @@ impl Journey<'_> {
             || self.failures >= policy.max_failures.max(1)
             || self.overloaded >= RetryPolicy::MAX_OVERLOADED
             || self.tried.len() >= RetryPolicy::MAX_TRIES
-            || !self.can_be_sent_again()
+            || !self.body.can_lend()
+            || !(self.terms.repeatable || last.did_nothing())
         {
             return false;
         }
@@ -183,7 +186,8 @@ impl Journey<'_> {
         let first_byte = attempt.first_byte().unwrap_or_else(Instant::now);
         // An answer that is passed on although it is a failure stands among the tries already.
         let before = self.tried.iter().filter(|tried| tried.runner != *runner.key()).count();
-        let body = DispatchBody::new(answer, shared.deadlines.idle, self.total, permit, in_flight);
+        let limits = (self.deadlines.idle, self.total.filter(|_| !is_upgraded(&head)));
+        let body = DispatchBody::new(answer, limits, permit, in_flight);
         Dispatched {
             response: http::Response::from_parts(head, body),
             runner,
@@ -218,6 +222,7 @@ impl Journey<'_> {
             Failure::Fault(fault, error) => fail(DispatchErrorKind::RunnerFailed(fault)).because(error),
             Failure::Total => fail(DispatchErrorKind::Deadline),
             Failure::RequestBody(error) => fail(DispatchErrorKind::RequestBody).because(Some(error)),
+            Failure::Unsupported(error) => fail(DispatchErrorKind::Unsupported).because(Some(error)),
         })
     }
 }

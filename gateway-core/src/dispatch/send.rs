@@ -10,14 +10,17 @@ use http::{HeaderMap, StatusCode};
 use http_body::{Body, Frame};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::Shared;
 use super::attempt::Try;
 use super::body::Answer;
+use super::limits::Deadlines;
 use super::outcome::{Cancel, Fault, Outcome};
+use super::terms::Terms;
 use crate::balance::Tried;
 use crate::body::LinkBody;
 use crate::link::{LinkError, LinkRequest};
 use crate::runner::Runner;
+use crate::stream::Progress;
+use crate::upgrade::UpgradeTo;
 
 /// An answer that has begun.
 pub(super) type Begun = (http::response::Parts, Answer);
@@ -31,6 +34,8 @@ pub(super) enum Failure {
     Fault(Fault, Option<LinkError>),
     Total,
     RequestBody(LinkError),
+    /// The link cannot carry such a request.
+    Unsupported(LinkError),
 }
 
 /// A failure, and where.
@@ -41,14 +46,14 @@ pub(super) struct Failed {
 
 impl Failed {
     pub(super) fn tried(&self) -> Tried {
-        let sent = !matches!(self.failure, Failure::NotSent(_));
+        let sent = !matches!(self.failure, Failure::NotSent(_) | Failure::Unsupported(_));
         Tried { runner: self.runner.key().clone(), sent }
     }
 
     /// Whether it counts against what a request may do to the fleet.
     pub(super) fn counts(&self) -> bool {
         match &self.failure {
-            Failure::NotSent(_) => false,
+            Failure::NotSent(_) | Failure::Unsupported(_) => false,
             Failure::Answer(begun) => matches!(begun.1.outcome, Outcome::RunnerFault(_)),
             Failure::Fault(..) | Failure::Total | Failure::RequestBody(_) => true,
         }
@@ -57,6 +62,15 @@ impl Failed {
     /// Whether the runner said that it has too much to do.
     pub(super) fn is_overloaded(&self) -> bool {
         matches!(&self.failure, Failure::Answer(begun) if begun.1.outcome == Outcome::Overloaded)
+    }
+
+    /// Whether the runner certainly did no work for it.
+    pub(super) fn did_nothing(&self) -> bool {
+        match &self.failure {
+            Failure::NotSent(_) | Failure::Unsupported(_) => true,
+            Failure::Answer(begun) => declines(begun.1.outcome),
+            Failure::Fault(..) | Failure::Total | Failure::RequestBody(_) => false,
+        }
     }
 
     /// Whether no other runner could make it good.
@@ -71,69 +85,88 @@ impl Failed {
             Failure::Fault(fault, _) => Outcome::RunnerFault(*fault).as_str(),
             Failure::Total => Outcome::Cancelled(Cancel::Deadline).as_str(),
             Failure::RequestBody(_) => Outcome::ClientFault.as_str(),
+            Failure::Unsupported(_) => "unsupported",
         }
     }
 }
 
+/// What a try has to keep to.
+#[derive(Clone, Copy)]
+pub(super) struct Conditions {
+    pub(super) deadlines: Deadlines,
+    pub(super) terms: Terms,
+    /// When the time for the whole request is up.
+    pub(super) total: Option<Instant>,
+}
+
 /// One try.
 pub(super) async fn send(
-    shared: &Shared,
     request: LinkRequest,
     attempt: Try,
-    total: Option<Instant>,
+    conditions: Conditions,
 ) -> Result<Begun, Failed> {
     let runner = attempt.runner().clone();
-    exchange(shared, &runner, request, attempt, total).await.map_err(|failure| Failed { failure, runner })
+    exchange(&runner, request, attempt, conditions).await.map_err(|failure| Failed { failure, runner })
 }
 
 async fn exchange(
-    shared: &Shared,
     runner: &Runner,
     request: LinkRequest,
     mut attempt: Try,
-    total: Option<Instant>,
+    conditions: Conditions,
 ) -> Result<Begun, Failure> {
-    let first_byte = shared.deadlines.first_byte.and_then(|limit| attempt.sent.checked_add(limit));
-    let limit = first_byte.into_iter().chain(total).min();
+    let Conditions { terms, total, .. } = conditions;
+    let upload = request.body().progress();
     let exchange = async {
+        if request.extensions().get::<UpgradeTo>().is_some() && !runner.link().can_upgrade() {
+            return Err(LinkError::unsupported("connections that change to another protocol"));
+        }
         let (mut head, mut body) = runner.link().send(request).await?.into_parts();
-        let outcome = Outcome::of_status(head.status);
-        if is_for_another(&head, outcome) {
+        let outcome = terms.outcome(head.status);
+        let for_another = is_for_another(&head, outcome)
+            && (!terms.verbatim
+                || (terms.repeatable || declines(outcome)) && !upload.as_ref().is_some_and(Progress::has_begun));
+        if for_another {
             let words = last_words(&mut head, body).await;
-            return Ok((head, words, outcome, None));
+            return Ok((head, words, outcome, None, true));
         }
         // The head alone proves little: engines send it before they have begun. Until a byte of the body
         // is here, another runner can still do it.
-        let first = if !body.is_end_stream() { next_frame(&mut body).await? } else { None };
-        Ok::<_, LinkError>((head, body, outcome, first))
+        let at_once = terms.verbatim || is_upgraded(&head) || body.is_end_stream();
+        let first = if at_once { None } else { next_frame(&mut body).await? };
+        Ok::<_, LinkError>((head, body, outcome, first, false))
     };
-    let done = match limit {
-        Some(limit) => timeout_at(limit, exchange).await,
-        None => Ok(exchange.await),
-    };
+    let done = in_time(exchange, attempt.sent, conditions, upload.as_ref()).await;
     match done {
-        Ok(Ok((head, body, outcome, first))) => {
+        Ok(Ok((head, body, outcome, first, for_another))) => {
             attempt.begun();
             if is_for_another(&head, outcome) {
                 attempt.retry_after = retry_after(&head.headers);
+            }
+            if for_another {
                 // The runner is done with it. Its slot must not wait for what the next one makes of it.
                 attempt.finish(outcome);
-                if matches!(head.status.as_u16(), 401 | 403 | 407) {
+                if outcome == Outcome::RunnerFault(Fault::Status)
+                    && matches!(head.status.as_u16(), 401 | 403 | 407)
+                {
                     return Err(Failure::Fault(Fault::Status, None));
                 }
-                let answer = Answer { first: None, body, attempt, outcome };
+                let answer = Answer { first: None, body, attempt, outcome, upload: None };
                 return Err(Failure::Answer(Box::new((head, answer))));
             }
             // Whoever knows the length has written all of it.
             attempt.streamed = !head.headers.contains_key(CONTENT_LENGTH);
             attempt.proved(outcome);
-            Ok((head, Answer { first, body, attempt, outcome }))
+            Ok((head, Answer { first, body, attempt, outcome, upload }))
         }
         Ok(Err(error)) => {
             let (outcome, failure) = if error.is_not_sent() {
                 (Outcome::NeverSent, Failure::NotSent(error))
             } else if error.is_request_body() {
                 (Outcome::ClientFault, Failure::RequestBody(error))
+            } else if error.is_unsupported() {
+                // Not to be taken for a runner that cannot be reached.
+                (Outcome::ClientFault, Failure::Unsupported(error))
             } else {
                 let fault = Fault::Connection;
                 (Outcome::RunnerFault(fault), Failure::Fault(fault, Some(error)))
@@ -141,19 +174,58 @@ async fn exchange(
             attempt.finish(outcome);
             Err(failure)
         }
-        Err(_) if total.is_some_and(|total| total <= Instant::now()) => {
+        Err(Late) if total.is_some_and(|total| total <= Instant::now()) => {
             attempt.finish(Outcome::Cancelled(Cancel::Deadline));
             Err(Failure::Total)
         }
-        Err(_) => {
+        Err(Late) => {
             attempt.finish(Outcome::RunnerFault(Fault::FirstByteTimeout));
             Err(Failure::Fault(Fault::FirstByteTimeout, None))
         }
     }
 }
 
+/// The time is up.
+struct Late;
+
+/// The time to the first byte counts from the last of the request's own: a long upload is no fault of the
+/// runner's.
+async fn in_time<T>(
+    work: impl Future<Output = T>,
+    sent: Instant,
+    conditions: Conditions,
+    upload: Option<&Progress>,
+) -> Result<T, Late> {
+    let mut work = std::pin::pin!(work);
+    loop {
+        let began = upload.and_then(Progress::last).map_or(sent, |last| last.max(sent));
+        let first_byte = conditions.deadlines.first_byte.and_then(|limit| began.checked_add(limit));
+        let Some(limit) = first_byte.into_iter().chain(conditions.total).min() else {
+            return Ok(work.await);
+        };
+        if let Ok(done) = timeout_at(limit, work.as_mut()).await {
+            return Ok(done);
+        }
+        let is_moving = upload.and_then(Progress::last).is_some_and(|last| last > began);
+        if !is_moving || conditions.total.is_some_and(|total| total <= Instant::now()) {
+            return Err(Late);
+        }
+    }
+}
+
 async fn next_frame(body: &mut LinkBody) -> Result<Option<Frame<Bytes>>, LinkError> {
     std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await.transpose()
+}
+
+/// Whether the runner has changed to another protocol, so that its answer is a connection.
+pub(super) fn is_upgraded(head: &http::response::Parts) -> bool {
+    head.status == StatusCode::SWITCHING_PROTOCOLS
+}
+
+/// Whether a runner that answers so has done nothing.
+fn declines(outcome: Outcome) -> bool {
+    // "Not implemented" is a fault of the request's.
+    matches!(outcome, Outcome::Overloaded | Outcome::ClientFault)
 }
 
 /// Whether another runner may do better than this answer.

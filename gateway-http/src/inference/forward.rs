@@ -1,5 +1,5 @@
 use bytes::Bytes;
-use gateway_core::{BoxError, Dispatch, Dispatched, Permit, RequestBody};
+use gateway_core::{BoxError, Dispatch, Dispatched, Permit, RequestBody, Terms};
 use http::header::{
     CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
     RETRY_AFTER,
@@ -55,7 +55,8 @@ where
     let (at, requirements) = (asked.model_at(), asked.requirements);
     let body = RequestBody::from(body).with_model_at(at);
     let request = to_runner(request, body, record);
-    let call = Dispatch { id: record.id().clone(), request, requirements, claim, permit };
+    let terms = Terms::default();
+    let call = Dispatch { id: record.id().clone(), request, requirements, claim, permit, terms };
     let done = match keepalive {
         None => shared.dispatcher.dispatch(call).await,
         Some(every) => {

@@ -215,6 +215,10 @@ impl RunnerLink for EngineLink {
         self.link.send(request).await
     }
 
+    fn can_upgrade(&self) -> bool {
+        self.link.can_upgrade()
+    }
+
     async fn command(&self, command: Command) -> Result<CommandReply, LinkError> {
         match command {
             Command::Status => Ok(match self.status().await? {

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
@@ -14,7 +15,7 @@ use super::alarm::Alarm;
 use super::outgoing::Outgoing;
 use super::pool::Seat;
 
-type Http1 = http1::Connection<TokioIo<TcpStream>, Outgoing>;
+type Http1 = Pin<Box<dyn Future<Output = Result<(), hyper::Error>> + Send>>;
 
 /// The end that holds the socket. It is apart from [`Connection`] so that the pool can cut it.
 pub(super) struct Wire {
@@ -33,7 +34,7 @@ impl Wire {
     fn turn(&self, cx: &mut Context<'_>) -> bool {
         let mut http = self.http.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(running) = http.as_mut() else { return false };
-        if Pin::new(running).poll(cx).is_pending() {
+        if running.as_mut().poll(cx).is_pending() {
             return true;
         }
         // What went wrong reaches us through the answer or its body as well.
@@ -68,7 +69,7 @@ pub(super) struct Failure {
 impl Connection {
     pub(super) async fn open(stream: TcpStream, alarm: Arc<Alarm>, seat: Seat) -> Result<Self, hyper::Error> {
         let (sender, http) = http1::Builder::new().handshake(TokioIo::new(stream)).await?;
-        let wire = Arc::new(Wire { http: Mutex::new(Some(http)) });
+        let wire = Arc::new(Wire { http: Mutex::new(Some(Box::pin(http.with_upgrades()))) });
         Ok(Self { sender, wire, waker: Waker::from(alarm.clone()), alarm, _seat: seat })
     }
 
@@ -87,6 +88,13 @@ impl Connection {
         let (wire, alarm, waker) = (&self.wire, &self.alarm, &self.waker);
         let head = poll_fn(|cx| drive(wire, alarm, waker, cx, |cx| head.as_mut().poll(cx))).await;
         head.map_err(|mut failed| Failure { unsent: failed.take_message(), error: failed.into_error() })
+    }
+
+    /// Waits for the socket of a connection whose runner has changed to another protocol.
+    pub(super) async fn upgraded(&mut self, changing: OnUpgrade) -> Result<Upgraded, hyper::Error> {
+        let mut changing = pin!(changing);
+        let (wire, alarm, waker) = (&self.wire, &self.alarm, &self.waker);
+        poll_fn(|cx| drive(wire, alarm, waker, cx, |cx| changing.as_mut().poll(cx))).await
     }
 
     /// Reads the next frame of the answer's body.

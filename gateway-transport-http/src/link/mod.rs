@@ -7,6 +7,7 @@ mod connection;
 mod outgoing;
 mod pool;
 mod send;
+mod upgraded;
 
 use std::fmt;
 use std::sync::Arc;
@@ -29,6 +30,9 @@ use pool::Pool;
 /// Bounds: 4,096 connections at once, of which 256 may be idle for up to 60 s each; 5 s to connect. All
 /// can be set, see [`HttpLink::builder`]. Of an answer that nobody reads, at most about 400 KiB are read
 /// ahead; then the runner has to wait.
+///
+/// A request that asks for another protocol ([`UpgradeTo`](gateway_core::UpgradeTo)) takes its connection with
+/// it, which keeps its place among the most that there may be.
 ///
 /// Connections end when the link is [closed](RunnerLink::close) or dropped, those in use too.
 ///
@@ -73,6 +77,10 @@ impl RunnerLink for HttpLink {
 
     async fn send(&self, request: LinkRequest) -> Result<LinkResponse, LinkError> {
         self.exchange(request).await
+    }
+
+    fn can_upgrade(&self) -> bool {
+        true
     }
 
     fn close(&self) {

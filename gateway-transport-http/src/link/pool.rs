@@ -7,7 +7,7 @@ use std::time::Duration;
 use gateway_core::LinkError;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::alarm::Alarm;
 use super::connection::{Connection, Wire};
@@ -145,6 +145,11 @@ impl Pool {
         }
         wires.open.insert(key, connection.wire().clone());
         Ok(connection)
+    }
+
+    /// Ready when every connection is to end.
+    pub(super) fn closed(&self) -> WaitForCancellationFutureOwned {
+        self.closed.clone().cancelled_owned()
     }
 
     pub(super) fn check_open(&self) -> Result<(), LinkError> {

@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use gateway_core::{LinkBody, LinkError, LinkRequest, LinkResponse, RequestBody};
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header};
+use gateway_core::{LinkBody, LinkError, LinkRequest, LinkResponse, RequestBody, UpgradeTo};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::Body;
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -13,6 +13,7 @@ use super::HttpLink;
 use super::answer::{Answer, strip_hop_by_hop};
 use super::connection::{Connection, Failure};
 use super::outgoing::{BodyFault, Kept, Outgoing};
+use super::upgraded::UpgradedBody;
 
 /// A close that was on its way when the request went out shows within a round trip. Later than this the
 /// runner died while it worked, and the request must not kill it twice.
@@ -68,6 +69,16 @@ impl Spare {
 impl HttpLink {
     pub(super) async fn exchange(&self, request: LinkRequest) -> Result<LinkResponse, LinkError> {
         let request = self.prepare(request)?;
+        if let Some(UpgradeTo(protocol)) = request.extensions().get() {
+            let protocol = protocol.clone();
+            return self.exchange_upgrade(request, protocol).await;
+        }
+        let (answer, connection) = self.carry(request).await?;
+        self.answer(answer, connection)
+    }
+
+    /// The head of the answer, and the connection over which it came.
+    async fn carry(&self, request: LinkRequest) -> Result<(Response<Incoming>, Connection), LinkError> {
         // What cannot be sent twice goes over a connection that cannot have died unnoticed.
         let idle = if Spare::is_possible(request.body()) { self.pool.check_out() } else { None };
         let Some(mut connection) = idle else {
@@ -77,7 +88,7 @@ impl HttpLink {
         let (request, spare) = Spare::split(request);
         let sent = Instant::now();
         let Failure { unsent, error } = match connection.exchange(request).await {
-            Ok(answer) => return self.answer(answer, connection),
+            Ok(answer) => return Ok((answer, connection)),
             Err(failure) => failure,
         };
         drop(connection);
@@ -100,7 +111,11 @@ impl HttpLink {
     }
 
     /// Sends over a new connection. `seen`: the runner may have seen the request already.
-    async fn send_anew(&self, request: Request<Outgoing>, seen: bool) -> Result<LinkResponse, LinkError> {
+    async fn send_anew(
+        &self,
+        request: Request<Outgoing>,
+        seen: bool,
+    ) -> Result<(Response<Incoming>, Connection), LinkError> {
         let mut connection = match self.pool.open(&self.address).await {
             Ok(connection) => connection,
             Err(error) if seen => {
@@ -109,13 +124,39 @@ impl HttpLink {
             Err(error) => return Err(error),
         };
         match connection.exchange(request).await {
-            Ok(answer) => self.answer(answer, connection),
+            Ok(answer) => Ok((answer, connection)),
             Err(Failure { error, .. }) if is_body_fault(&error) => Err(LinkError::request_body(error)),
             Err(Failure { unsent: Some(_), error }) if !seen => {
                 Err(LinkError::not_sent("the connection was lost at once").because(error))
             }
             Err(Failure { error, .. }) => Err(lost(error)),
         }
+    }
+
+    /// Asks for another protocol. The request's own body waits until the runner has changed to it.
+    async fn exchange_upgrade(
+        &self,
+        request: LinkRequest,
+        protocol: HeaderValue,
+    ) -> Result<LinkResponse, LinkError> {
+        let (mut head, upload) = request.into_parts();
+        head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        head.headers.insert(header::UPGRADE, protocol);
+        let request = Request::from_parts(head, RequestBody::empty());
+        let (mut answer, mut connection) = self.carry(request).await?;
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return self.answer(answer, connection);
+        }
+        let changing = hyper::upgrade::on(&mut answer);
+        let io = connection.upgraded(changing).await.map_err(lost)?;
+        let (mut head, _) = answer.into_parts();
+        let chosen = head.headers.remove(header::UPGRADE);
+        tidy(&mut head);
+        if let Some(chosen) = chosen {
+            head.headers.insert(header::UPGRADE, chosen);
+        }
+        let body = UpgradedBody::new(io, upload, connection, self.pool.closed());
+        Ok(Response::from_parts(head, LinkBody::new(body)))
     }
 
     /// Makes the head what has to be on the wire.
@@ -126,12 +167,19 @@ impl HttpLink {
             .wire_uri(uri)
             .ok_or(LinkError::not_sent("the request's path is too long behind the address's own"))?;
         *request.version_mut() = Version::HTTP_11;
+        let is_upgrade = request.extensions().get::<UpgradeTo>().is_some();
         let empty = request.body().is_end_stream() && takes_body(request.method());
+        // hyper would send nothing of a body that these methods hardly ever have, unless it is announced.
+        let odd = !is_upgrade && !request.body().is_end_stream() && request.body().len().is_none();
+        let odd = odd && matches!(*request.method(), Method::GET | Method::HEAD);
         let headers = request.headers_mut();
         headers.insert(header::HOST, self.address.host_header().clone());
         if empty {
             // Some servers wait for a body unless they are told that there is none.
-            headers.insert(header::CONTENT_LENGTH, header::HeaderValue::from_static("0"));
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+        if odd {
+            headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
         for (name, value) in &self.headers {
             headers.insert(name, value.clone());
@@ -144,13 +192,17 @@ impl HttpLink {
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             return Err(LinkError::lost("it switched protocols unasked"));
         }
-        strip_hop_by_hop(&mut head.headers);
-        // What hyper notes of the connection is nobody's business, nor is the version behind the gateway.
-        head.extensions = http::Extensions::new();
-        head.version = Version::HTTP_11;
+        tidy(&mut head);
         let body = LinkBody::new(Answer::new(body, connection, self.pool.clone()));
         Ok(Response::from_parts(head, body))
     }
+}
+
+fn tidy(head: &mut http::response::Parts) {
+    strip_hop_by_hop(&mut head.headers);
+    // What hyper notes of the connection is nobody's business, nor is the version behind the gateway.
+    head.extensions = http::Extensions::new();
+    head.version = Version::HTTP_11;
 }
 
 fn takes_body(method: &Method) -> bool {

@@ -48,6 +48,10 @@ impl RunnerLink for RunnerConnection {
         self.way.link().send(request).await
     }
 
+    fn can_upgrade(&self) -> bool {
+        self.way.link().can_upgrade()
+    }
+
     async fn command(&self, command: Command) -> Result<CommandReply, LinkError> {
         self.commands.run(command).await
     }

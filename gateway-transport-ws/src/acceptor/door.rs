@@ -2,12 +2,11 @@
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use gateway_core::Door;
+use gateway_core::{Door, PeerAddr};
 use http::{HeaderValue, Request, Response, StatusCode, header, request};
 use http_body_util::Full;
 use hyper::upgrade::OnUpgrade;
@@ -16,19 +15,6 @@ use tungstenite::error::ProtocolError;
 
 use super::Shared;
 use super::session::{Arrival, session};
-
-/// Where a connection comes from. The host puts it into the extensions of each request, because only it
-/// knows: a runner without the tunnel is dialled back at this address.
-///
-/// ```
-/// use gateway_transport_ws::PeerAddr;
-/// # let mut request = http::Request::new(());
-/// # let peer = std::net::SocketAddr::from(([10, 0, 0, 7], 40123));
-/// // `peer` is what `TcpListener::accept` gave beside the stream.
-/// request.extensions_mut().insert(PeerAddr(peer));
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PeerAddr(pub SocketAddr);
 
 /// The door of [`WsRunners`](super::WsRunners), as a service for any host that can upgrade. Cheap to clone.
 ///

@@ -17,7 +17,8 @@ use tokio_util::sync::DropGuard;
 use tokio_util::task::TaskTracker;
 
 pub use builder::{Guarded, Unguarded, WsRunnersBuilder};
-pub use door::{PeerAddr, WsAcceptor};
+pub use door::WsAcceptor;
+pub use gateway_core::PeerAddr;
 
 use builder::Settings;
 

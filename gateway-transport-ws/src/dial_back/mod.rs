@@ -59,6 +59,10 @@ impl RunnerLink for DialBackLink {
         Ok(http::Response::from_parts(head, body))
     }
 
+    fn can_upgrade(&self) -> bool {
+        self.http.can_upgrade()
+    }
+
     fn close(&self) {
         self.http.close();
     }
