@@ -8,8 +8,9 @@ use gateway_core::{Permit, RequestId, Requirements};
 use crate::auth::Identity;
 use crate::decision::Decision;
 
-/// **The place where tenants' limits and quotas hang.** Asked once for every inference request, after
-/// authentication and after its body is here, before a runner is looked for.
+/// **The place where tenants' limits and quotas hang.** Asked once for every request that is for a
+/// runner, after authentication and before a runner is looked for; of an inference request the body is here
+/// then, of a generic one it is not.
 ///
 /// The [`Permit`] travels with the request and is given back when the answer's body has ended, failed or
 /// was dropped: a limit on requests at once needs nothing more than a semaphore.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gateway_core::{
     Balancer, CancellationToken, Deadlines, Dispatcher, Door, HealthPolicy, HedgePolicy, InMemoryRegistry,
-    LeastLoaded, LifecyclePolicy, ModelRoutes, Observer, QueuePolicy, Registry, RetryPolicy, Router,
+    LeastLoaded, LifecyclePolicy, ModelId, ModelRoutes, Observer, QueuePolicy, Registry, RetryPolicy, Router,
     RunnerSource,
 };
 use tokio::sync::{Semaphore, broadcast};
@@ -13,9 +13,11 @@ use tokio_util::task::TaskTracker;
 use crate::admin;
 use crate::admission::Admission;
 use crate::auth::{Access, Authenticator, BearerTokens};
-use crate::gateway::{Gateway, Shared};
+use crate::gateway::{Gateway, Shared, Upgraded};
+use crate::generic::{Forwarding, GenericRoute, GenericTable, InvalidRoute, MAX_UPGRADED};
 use crate::inference::{BodyLimits, PromptHashing, Reasons};
 use crate::metrics::Metrics;
+use crate::needs::{Need, Needs};
 use crate::request_log::{RequestSink, Sinks};
 use crate::route::{Endpoint, Route};
 
@@ -51,6 +53,9 @@ pub struct GatewayBuilder {
     routes: ModelRoutes,
     observers: Vec<Arc<dyn Observer>>,
     sinks: Vec<Arc<dyn RequestSink>>,
+    generic: Vec<GenericRoute>,
+    forwarding: Forwarding,
+    needs: Needs,
     metrics: Arc<Metrics>,
 }
 
@@ -102,6 +107,9 @@ impl GatewayBuilder {
             routes: ModelRoutes::default(),
             observers: Vec::new(),
             sinks: Vec::new(),
+            generic: Vec::new(),
+            forwarding: Forwarding::default(),
+            needs: Needs::default(),
             metrics: Arc::default(),
         }
     }
@@ -264,6 +272,32 @@ impl GatewayBuilder {
     /// hardly a failure would be told by its status.
     pub const MIN_SSE_KEEPALIVE: Duration = Duration::from_millis(100);
 
+    /// Adds routes besides the gateway's own: requests of any kind that go to runners as they are.
+    pub fn generic(mut self, route: GenericRoute) -> Self {
+        self.generic.push(route);
+        self
+    }
+
+    /// What runners are told of where generic requests came from. Nobody is believed unless set.
+    pub fn forwarding(mut self, forwarding: Forwarding) -> Self {
+        self.forwarding = forwarding;
+        self
+    }
+
+    /// What requests for a model need, by the name that is asked for. Such a request goes only to runners that
+    /// report so much to be free.
+    pub fn needs_of_model(mut self, model: ModelId, need: Need) -> Self {
+        self.needs.of_model.insert(model, need);
+        self
+    }
+
+    /// Lets clients say what their requests need: `x-gateway-cpus`, `x-gateway-gpus` and `x-gateway-memory-gb`,
+    /// which go before all that is configured. Unless set these headers mean nothing.
+    pub fn needs_from_headers(mut self, allowed: bool) -> Self {
+        self.needs.from_headers = allowed;
+        self
+    }
+
     /// Adds the gateway's metrics to a registry of the host's. They are in
     /// [`Gateway::metrics_text`] in any case. Two gateways in one registry need a label each:
     /// [`sub_registry_with_label`](prometheus_client::registry::Registry::sub_registry_with_label).
@@ -309,6 +343,10 @@ impl GatewayBuilder {
         if (tends || !self.sources.is_empty()) && tokio::runtime::Handle::try_current().is_err() {
             return Err(BuildError::NoRuntime);
         }
+        if let Some((model, _)) = self.needs.of_model.iter().find(|(_, need)| !need.is_sound()) {
+            return Err(InvalidRoute::Need { whose: format!("the model `{model}`") }.into());
+        }
+        let generic = GenericTable::new(self.generic, self.deadlines)?;
         let mut dispatcher = Dispatcher::builder(self.registry.clone())
             .balancer(self.balancer)
             .observer(self.metrics.clone())
@@ -344,6 +382,13 @@ impl GatewayBuilder {
             limits: BodyLimits { total: self.deadlines.total, ..self.limits },
             dispatcher,
             doors,
+            generic,
+            forwarding: self.forwarding,
+            needs: self.needs,
+            upgraded: Upgraded {
+                places: Arc::new(Semaphore::new(MAX_UPGRADED)),
+                tasks: TaskTracker::new(),
+            },
             metrics: self.metrics,
             sinks: Sinks::new(self.sinks),
             reasons: Reasons::default(),
@@ -417,6 +462,9 @@ pub enum BuildError {
     /// Each sink takes time on every request.
     #[error("a gateway has at most {} request sinks: put several behind one", GatewayBuilder::MAX_SINKS)]
     TooManySinks,
+    /// A route besides the gateway's own, or what requests need, makes no sense.
+    #[error(transparent)]
+    Generic(#[from] InvalidRoute),
     /// Runner sources, and whoever unloads idle models, need a runtime to run on.
     #[error("runner sources and keep-alive times need a tokio runtime: call build within one")]
     NoRuntime,

@@ -30,7 +30,7 @@ pub(crate) struct ApiError {
     message: Cow<'static, str>,
     retry_after: Option<Duration>,
     close: bool,
-    allow: Option<&'static str>,
+    allow: Option<Cow<'static, str>>,
     /// The runner that failed last.
     pub(crate) runner: Option<RunnerId>,
 }
@@ -57,11 +57,12 @@ pub(crate) enum Reason {
     RunnerFailed,
     Unreachable,
     Timeout,
+    Upgrade,
     Internal,
 }
 
 impl Reason {
-    pub(crate) const ALL: [Self; 20] = [
+    pub(crate) const ALL: [Self; 21] = [
         Self::Unauthorized,
         Self::Forbidden,
         Self::AuthUnavailable,
@@ -81,6 +82,7 @@ impl Reason {
         Self::RunnerFailed,
         Self::Unreachable,
         Self::Timeout,
+        Self::Upgrade,
         Self::Internal,
     ];
 
@@ -105,6 +107,7 @@ impl Reason {
             Self::RunnerFailed => "runner_failed",
             Self::Unreachable => "unreachable",
             Self::Timeout => "timeout",
+            Self::Upgrade => "upgrade",
             Self::Internal => "internal",
         }
     }
@@ -158,7 +161,8 @@ impl ApiError {
         Self::new(Reason::NotFound, StatusCode::NOT_FOUND, INVALID, message).code("unknown_url")
     }
 
-    pub(crate) fn method_not_allowed(allow: &'static str) -> Box<Self> {
+    pub(crate) fn method_not_allowed(allow: impl Into<Cow<'static, str>>) -> Box<Self> {
+        let allow = allow.into();
         let message = format!("This route takes {allow} only.");
         let mut error = Self::new(Reason::MethodNotAllowed, StatusCode::METHOD_NOT_ALLOWED, INVALID, message)
             .code("method_not_allowed");
@@ -195,7 +199,7 @@ impl ApiError {
         error
     }
 
-    pub(crate) fn body_too_large(limit: usize) -> Box<Self> {
+    pub(crate) fn body_too_large(limit: u64) -> Box<Self> {
         let message = format!("The request's body is larger than the {limit} bytes that are allowed.");
         Self::new(Reason::BodyTooLarge, StatusCode::PAYLOAD_TOO_LARGE, INVALID, message)
             .code("request_too_large")
@@ -247,40 +251,43 @@ impl ApiError {
     /// blame is for the log.
     pub(crate) fn dispatch(failed: &DispatchError) -> Box<Self> {
         use DispatchErrorKind as K;
-        let model = failed.model().map_or("", |model| model.as_str());
+        let what = match failed.model() {
+            Some(model) => format!("the model `{model}`"),
+            None => "such requests".to_owned(),
+        };
         let status = StatusCode::SERVICE_UNAVAILABLE;
         let error = match failed.kind() {
-            K::UnknownModel => Self::unknown_model(model),
+            K::UnknownModel => Self::unknown_model(failed.model().map_or("", |model| model.as_str())),
             K::NoneEligible => {
                 let counted = refusals::counted(failed.refusals());
                 let colon = if counted.is_empty() { "" } else { ": " };
                 let message = format!(
-                    "No runner can serve the model `{model}` at the moment{colon}{counted}. Try again later."
+                    "No runner can serve {what} at the moment{colon}{counted}. Try again later."
                 );
                 Self::new(Reason::NoneEligible, status, SERVER, message).code("no_runner_available")
             }
             K::Overloaded => {
                 let message =
-                    format!("Every runner that serves the model `{model}` is full. Try again soon.");
+                    format!("Every runner that serves {what} is full. Try again soon.");
                 // The SDKs make their RateLimitError of the status alone.
                 Self::new(Reason::Overloaded, StatusCode::TOO_MANY_REQUESTS, "overloaded_error", message)
                     .code("overloaded")
             }
             K::QueueFull => {
                 let message = format!(
-                    "Every runner that serves the model `{model}` is full, and too many wait already. Try again \
-                     later."
+                    "Every runner that serves {what} is full, and too many wait already. Try again later."
                 );
                 Self::new(Reason::QueueFull, StatusCode::TOO_MANY_REQUESTS, "overloaded_error", message)
                     .code("queue_full")
             }
             K::QueueTimeout => {
                 let message = format!(
-                    "No runner that serves the model `{model}` became free in time. Try again later."
+                    "No runner that serves {what} became free in time. Try again later."
                 );
                 Self::new(Reason::QueueTimeout, status, "overloaded_error", message).code("queue_timeout")
             }
             K::ModelNotLoaded => {
+                let model = failed.model().map_or("", |model| model.as_str());
                 let message = format!("The model `{model}` could not be loaded. Try again later.");
                 Self::new(Reason::ModelNotLoaded, status, SERVER, message).code("model_load_failed")
             }
@@ -296,7 +303,7 @@ impl ApiError {
                     .code("upstream_failed")
             }
             K::Unreachable => {
-                let message = format!("No runner that serves the model `{model}` can be reached. Try again.");
+                let message = format!("No runner that serves {what} can be reached. Try again.");
                 Self::new(Reason::Unreachable, StatusCode::BAD_GATEWAY, UPSTREAM, message)
                     .code("upstream_unreachable")
             }
@@ -306,6 +313,9 @@ impl ApiError {
                     .code("deadline_exceeded")
             }
             K::RequestBody => Self::bad_request("The request's body broke off."),
+            K::Unsupported => Self::cannot_upgrade(
+                "No runner of this route can be reached in a way that lets a connection change to another protocol.",
+            ),
             _ => Self::new(
                 Reason::Internal,
                 StatusCode::INTERNAL_SERVER_ERROR,
@@ -319,6 +329,46 @@ impl ApiError {
         error.detail = Some(describe(failed));
         error.tries = failed.tries();
         error
+    }
+
+    /// Full is full, whoever is asked: 429 means to OpenAI's clients that *they* ask too much.
+    pub(crate) fn without_capacity(mut self: Box<Self>) -> Box<Self> {
+        if matches!(self.reason, Reason::Overloaded | Reason::QueueFull) {
+            self.status = StatusCode::SERVICE_UNAVAILABLE;
+        }
+        self
+    }
+
+    fn cannot_upgrade(message: &'static str) -> Box<Self> {
+        Self::new(Reason::Upgrade, StatusCode::NOT_IMPLEMENTED, SERVER, message)
+            .code("upgrade_not_supported")
+            .closing()
+    }
+
+    pub(crate) fn no_upgrades_here() -> Box<Self> {
+        Self::cannot_upgrade(
+            "This route does not let connections change to another protocol. Whoever runs the gateway can allow it \
+             (`GenericRoute::upgrades`, or `upgrade: true` in the operation's `x-gateway`).",
+        )
+    }
+
+    pub(crate) fn host_cannot_upgrade() -> Box<Self> {
+        Self::cannot_upgrade(
+            "The gateway's server does not let connections change to another protocol; with hyper, serve them \
+             `with_upgrades`.",
+        )
+    }
+
+    pub(crate) fn too_many_upgraded(limit: usize) -> Box<Self> {
+        let message = format!("There are {limit} connections of other protocols already. Try again later.");
+        Self::new(Reason::Upgrade, StatusCode::SERVICE_UNAVAILABLE, SERVER, message)
+            .code("too_many_upgrades")
+            .retry_after(Some(Duration::from_secs(5)))
+    }
+
+    pub(crate) fn changed_unasked() -> Box<Self> {
+        let message = "The runner changed to another protocol without being asked.";
+        Self::new(Reason::RunnerFailed, StatusCode::BAD_GATEWAY, UPSTREAM, message).code("upstream_failed")
     }
 
     /// A runner answered where an event stream was expected that has begun already.
@@ -357,7 +407,8 @@ impl ApiError {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds(wait)));
         }
         if let Some(allow) = allow {
-            headers.insert(ALLOW, HeaderValue::from_static(allow));
+            // Methods are tokens, which every header can hold.
+            headers.extend(HeaderValue::from_str(&allow).map(|allow| (ALLOW, allow)));
         }
         if let Some(runner) = runner.and_then(|id| HeaderValue::from_bytes(id.as_str().as_bytes()).ok()) {
             headers.insert(BACKEND_USED, runner);

@@ -23,8 +23,10 @@ use crate::auth::{Access, Identity};
 use crate::body::GatewayBody;
 use crate::builder::GatewayBuilder;
 use crate::error::ApiError;
+use crate::generic::{self, Forwarding, Found, GenericTable};
 use crate::inference::{self, BodyLimits, PromptHashing, Reasons};
 use crate::metrics::Metrics;
+use crate::needs::Needs;
 use crate::observability::Observability;
 use crate::request_log::{Record, Sinks};
 use crate::respond::REQUEST_ID;
@@ -53,6 +55,11 @@ pub(crate) struct Shared {
     /// `None` if nobody would read the hashes.
     pub(crate) prompts: Option<PromptHashing>,
     pub(crate) doors: Vec<Arc<dyn Door>>,
+    /// `None` if there are no routes besides the gateway's own.
+    pub(crate) generic: Option<GenericTable>,
+    pub(crate) forwarding: Forwarding,
+    pub(crate) needs: Needs,
+    pub(crate) upgraded: Upgraded,
     pub(crate) metrics: Arc<Metrics>,
     /// `None` if there are none.
     pub(crate) sinks: Option<Arc<Sinks>>,
@@ -69,6 +76,13 @@ pub(crate) struct Shared {
     pub(crate) commands: broadcast::Sender<Arc<CommandDone>>,
     /// Places for readers of the event stream.
     pub(crate) watchers: Arc<Semaphore>,
+}
+
+/// Connections that have changed to another protocol.
+pub(crate) struct Upgraded {
+    pub(crate) places: Arc<Semaphore>,
+    /// Ended by the shutdown.
+    pub(crate) tasks: TaskTracker,
 }
 
 impl Gateway {
@@ -136,7 +150,7 @@ where
 
 async fn serve<B>(shared: &Arc<Shared>, request: http::Request<B>) -> Response<GatewayBody>
 where
-    B: Body<Data = Bytes>,
+    B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
     let (parts, body) = request.into_parts();
@@ -145,10 +159,10 @@ where
     let (method, version) = (parts.method.clone(), parts.version);
     // A second handle on the same bytes: the head itself goes on to the runner.
     let uri = parts.uri.clone();
-    let route = Route::find(uri.path(), &shared.doors);
+    let (route, found) = find(shared, &method, uri.path());
     let mut record = Record::new(&shared.metrics, shared.sinks.as_ref(), id, &parts, route.endpoint());
 
-    let mut response = match answer(shared, route, parts, body, &mut record).await {
+    let mut response = match answer(shared, (route, found), parts, body, &mut record).await {
         Ok(response) => response,
         Err(error) => {
             record.failed(&error);
@@ -157,7 +171,8 @@ where
     };
     response.headers_mut().insert(REQUEST_ID, record.id().header().clone());
     record.answered(response.status());
-    if method == Method::HEAD {
+    // What a runner says of the length of what it would send is its own affair.
+    if method == Method::HEAD && route != Route::Generic {
         if let Some(length) = response.body().size_hint().exact() {
             response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
         }
@@ -166,25 +181,44 @@ where
     response.map(|body| body.recorded(record))
 }
 
+/// What a request means. The gateway's own routes go first.
+fn find<'a>(shared: &'a Shared, method: &Method, path: &'a str) -> (Route<'a>, Option<Found<'a>>) {
+    let route = Route::find(path, &shared.doors);
+    let found = match (&shared.generic, route) {
+        (Some(generic), Route::Unknown) => generic.find(method, path),
+        _ => None,
+    };
+    (if found.is_some() { Route::Generic } else { route }, found)
+}
+
 async fn answer<B>(
     shared: &Arc<Shared>,
-    route: Route<'_>,
+    (route, found): (Route<'_>, Option<Found<'_>>),
     request: Parts,
     body: B,
     record: &mut Record,
 ) -> Result<Response<GatewayBody>, Box<ApiError>>
 where
-    B: Body<Data = Bytes>,
+    B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
     if !route.takes(&request.method) {
         return Err(ApiError::method_not_allowed(route.methods().unwrap_or_default()));
+    }
+    if let Some(Found::WrongMethod(allow)) = found {
+        return Err(ApiError::method_not_allowed(allow.to_owned()));
     }
     let identity = who(shared, route, &request).await?;
     record.asked_by(&identity);
     let response = match route {
         Route::Inference(api) => {
             return inference::forward(shared, api, request, body, &identity, record).await;
+        }
+        Route::Generic => {
+            let Some(Found::Target(target)) = found else {
+                return Err(ApiError::not_found(request.uri.path()));
+            };
+            return generic::forward(shared, target, request, body, &identity, record).await;
         }
         Route::Events => return admin::events(shared),
         Route::Explain => admin::explain(shared, &request, body, &identity).await?,
@@ -214,7 +248,9 @@ async fn who(shared: &Shared, route: Route<'_>, request: &Parts) -> Result<Ident
         // The door checks who knocks.
         Route::Door(_) => Ok(Identity::anonymous()),
         Route::Unknown => Ok(Identity::anonymous()),
-        Route::Inference(_) | Route::Models | Route::Model(_) => shared.clients.check(request).await,
+        Route::Inference(_) | Route::Models | Route::Model(_) | Route::Generic => {
+            shared.clients.check(request).await
+        }
         Route::Runners | Route::AdminRunners | Route::Command(..) | Route::Events | Route::Explain => {
             shared.admins.check(request).await
         }

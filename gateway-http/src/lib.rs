@@ -37,6 +37,7 @@
 //! | `POST /admin/runners/{id}/load-model`, `/unload-model`, `/drain`, `/request-status` | admins |
 //! | `GET /admin/runners/events` | admins |
 //! | `POST /admin/explain` | admins: takes what an inference request does and says which runners could serve it |
+//! | whatever [`GatewayBuilder::generic`] adds | clients |
 //! | the doors of the runner sources, such as `/ws/runners` | runners; the door checks them |
 //!
 //! Every failure of the gateway has OpenAI's error object as its body; what a runner itself answers passes as it is. Metrics are not among the routes: they are
@@ -82,9 +83,13 @@ mod builder;
 mod decision;
 mod error;
 mod gateway;
+mod generic;
+mod headers;
 mod inference;
 mod metrics;
+mod needs;
 mod observability;
+mod openapi;
 mod refusals;
 mod request_log;
 mod respond;
@@ -97,8 +102,11 @@ pub use body::GatewayBody;
 pub use builder::{BuildError, GatewayBuilder};
 pub use decision::Decision;
 pub use gateway::{Gateway, ResponseFuture};
+pub use generic::{Forwarding, GenericRoute, InvalidNetwork, InvalidRoute};
 pub use inference::PromptHashing;
+pub use needs::Need;
 pub use observability::Observability;
+pub use openapi::{OpenApi, OpenApiError, Operation};
 pub use request_log::{RequestRecord, RequestSink};
 #[cfg(feature = "sqlite")]
 pub use request_log::{SqliteLog, SqliteLogBuilder, SqliteLogError};

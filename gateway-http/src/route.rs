@@ -23,6 +23,8 @@ pub(crate) enum Route<'p> {
     Explain,
     /// Which of the doors.
     Door(usize),
+    /// None of the gateway's own: what it means stands in another table.
+    Generic,
     Unknown,
 }
 
@@ -63,11 +65,12 @@ pub(crate) enum Endpoint {
     Events,
     Explain,
     Door,
+    Generic,
     Unknown,
 }
 
 impl Endpoint {
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::Chat,
         Self::Completion,
         Self::Embedding,
@@ -85,6 +88,7 @@ impl Endpoint {
         Self::Events,
         Self::Explain,
         Self::Door,
+        Self::Generic,
         Self::Unknown,
     ];
 
@@ -107,6 +111,7 @@ impl Endpoint {
             Self::Events => "/admin/runners/events",
             Self::Explain => "/admin/explain",
             Self::Door => "door",
+            Self::Generic => "generic",
             Self::Unknown => "other",
         }
     }
@@ -164,6 +169,7 @@ impl<'p> Route<'p> {
             Self::Events => Endpoint::Events,
             Self::Explain => Endpoint::Explain,
             Self::Door(_) => Endpoint::Door,
+            Self::Generic => Endpoint::Generic,
             Self::Unknown => Endpoint::Unknown,
         }
     }
@@ -172,7 +178,7 @@ impl<'p> Route<'p> {
     pub(crate) fn methods(&self) -> Option<&'static str> {
         match self {
             Self::Inference(_) | Self::Command(..) | Self::Explain => Some("POST"),
-            Self::Door(_) | Self::Unknown => None,
+            Self::Door(_) | Self::Generic | Self::Unknown => None,
             _ => Some("GET, HEAD"),
         }
     }

@@ -46,6 +46,9 @@ pub(crate) async fn shutdown(shared: &Shared, patience: Duration) -> Drained {
         runner.link().close();
     }
     shared.sources.close();
+    shared.upgraded.tasks.close();
+    // They end at once, being told to.
+    let _ = tokio::time::timeout(Drained::SOURCES_PATIENCE, shared.upgraded.tasks.wait()).await;
     let _ = tokio::time::timeout(Drained::SOURCES_PATIENCE, shared.sources.wait()).await;
     let sinks_left = match &shared.sinks {
         Some(sinks) => sinks.flush(Drained::SINKS_PATIENCE).await,

@@ -18,7 +18,7 @@ pub(crate) fn health() -> Response<Bytes> {
     json(StatusCode::OK, &Health { status: "ok", version: VERSION })
 }
 
-/// `GET /readyz`: whether a request for some model could be served now.
+/// `GET /readyz`: whether a request for some model, or to some other route, could be served now.
 pub(crate) fn ready(shared: &Shared) -> Response<Bytes> {
     #[derive(Serialize)]
     struct Ready {
@@ -31,7 +31,10 @@ pub(crate) fn ready(shared: &Shared) -> Response<Bytes> {
         runners: &'static str,
     }
     let draining = shared.dispatcher.is_closed();
-    let served = shared.dispatcher.registry().fleet().can_serve();
+    let fleet = shared.dispatcher.registry().fleet();
+    // What comes over other routes need not have a model.
+    let other = || shared.generic.is_some() && fleet.runners().iter().any(|runner| runner.is_available());
+    let served = fleet.can_serve() || other();
     let checks = Checks {
         gateway: if draining { "draining" } else { "ok" },
         runners: if served { "ok" } else { "none can serve" },

@@ -32,8 +32,9 @@ impl<'b> Asked<'b> {
         let fields = Fields::read(body)?;
         let (model, series) = known_model(shared, &fields.model.name)?;
         let workload = workload(&fields, api, headers, identity)?;
-        let requirements = Requirements { workload, ..Requirements::model(model) };
-        let priority = priority(&fields, headers, identity)?;
+        let resources = shared.needs.resources(Some(&model), headers, None)?;
+        let requirements = Requirements { workload, resources, ..Requirements::model(model) };
+        let priority = priority(fields.tier, headers, identity)?;
         Ok(Self { fields, requirements, priority, series })
     }
 

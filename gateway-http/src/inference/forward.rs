@@ -10,11 +10,12 @@ use http_body::Body;
 use tokio::time::{Instant, timeout};
 
 use super::awaited::Dispatching;
-use super::{Asked, Awaited, gather, headers};
+use super::{Asked, Awaited, gather};
 use crate::auth::Identity;
 use crate::body::GatewayBody;
 use crate::error::ApiError;
 use crate::gateway::Shared;
+use crate::headers;
 use crate::request_log::{Record, Served};
 use crate::respond::{BACKEND_USED, MODEL_USED, ROUTER_REASON};
 use crate::route::Inference;

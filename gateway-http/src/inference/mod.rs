@@ -5,12 +5,11 @@ mod awaited;
 mod fields;
 mod forward;
 mod hash;
-mod headers;
 mod prompt;
 mod read;
 mod reason;
 mod sse;
-mod work;
+pub(crate) mod work;
 
 pub(crate) use asked::Asked;
 pub(crate) use awaited::{Awaited, Heard};

@@ -43,7 +43,7 @@ where
     let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     let least = announced.unwrap_or(0).max(body.size_hint().lower());
     if least > limits.max_bytes as u64 {
-        return Err(ApiError::body_too_large(limits.max_bytes));
+        return Err(ApiError::body_too_large(limits.max_bytes as u64));
     }
     let mut body = pin!(body);
     let mut timer = pin!(None::<Sleep>);
@@ -78,7 +78,7 @@ where
         };
         timer.set(None);
         if only.len().max(all.len()) + data.len() > limits.max_bytes {
-            return Err(ApiError::body_too_large(limits.max_bytes));
+            return Err(ApiError::body_too_large(limits.max_bytes as u64));
         }
         if all.is_empty() && only.is_empty() {
             only = data;

@@ -36,15 +36,16 @@ pub(super) fn workload(
     Ok(Workload {
         prompt_tokens: prompt::tokens(&fields.prompt),
         max_tokens,
-        session: session(fields, headers, identity),
+        session: named_session(fields.session.map(str::as_bytes), headers, identity),
         deadline: deadline(headers)?,
         ..Workload::default()
     })
 }
 
-fn session(fields: &Fields<'_>, headers: &HeaderMap, identity: &Identity) -> Option<u64> {
+/// The conversation that the header names, or else the body.
+pub(crate) fn named_session(body: Option<&[u8]>, headers: &HeaderMap, identity: &Identity) -> Option<u64> {
     let header = headers.get(&SESSION).map(|value| value.as_bytes()).filter(|value| !value.is_empty());
-    let name = header.or(fields.session.map(str::as_bytes))?;
+    let name = header.or(body)?;
     Some(hash(scope(identity), name))
 }
 
@@ -64,10 +65,10 @@ pub(super) fn prefix(
     prompt::blocks(prompt, hashing, hash(seed, model.as_bytes()))
 }
 
-/// How urgent the request is: as the header says, else as `service_tier` does; never more than the client
+/// How urgent the request is: as the header says, else as `service_tier` (in JSON) does; never more than the client
 /// was granted.
-pub(super) fn priority(
-    fields: &Fields<'_>,
+pub(crate) fn priority(
+    tier: Option<&str>,
     headers: &HeaderMap,
     identity: &Identity,
 ) -> Result<Priority, Box<ApiError>> {
@@ -75,7 +76,7 @@ pub(super) fn priority(
         Some(value) => value.to_str().ok().and_then(|word| word.trim().parse().ok()).ok_or_else(|| {
             ApiError::bad_request(format!("The header `{PRIORITY}` must be `high`, `normal` or `low`."))
         })?,
-        None => match fields.tier {
+        None => match tier {
             Some(r#""flex""#) => Priority::Low,
             Some(r#""priority""#) => Priority::High,
             _ => Priority::Normal,
@@ -85,7 +86,7 @@ pub(super) fn priority(
     Ok(asked.max(identity.max_priority()))
 }
 
-fn deadline(headers: &HeaderMap) -> Result<Option<Duration>, Box<ApiError>> {
+pub(crate) fn deadline(headers: &HeaderMap) -> Result<Option<Duration>, Box<ApiError>> {
     let Some(value) = headers.get(&TIMEOUT) else { return Ok(None) };
     let millis = value.to_str().ok().and_then(|value| value.trim().parse::<u32>().ok());
     match millis.filter(|millis| *millis > 0) {

@@ -33,7 +33,7 @@ const DURATIONS: &[u64] = &[
 ];
 
 /// Clients may invent methods, so only those that some route takes have a name.
-const METHODS: [&str; 4] = ["GET", "POST", "HEAD", "other"];
+const METHODS: [&str; 8] = ["GET", "POST", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "other"];
 
 /// 100 to 599, and one for what lies outside.
 const STATUSES: usize = 501;

@@ -18,24 +18,36 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 ];
 
 /// These are between the client and the gateway, or are set anew by the link.
-const NOT_FOR_RUNNERS: [HeaderName; 9] = [
-    header::HOST,
-    header::CONTENT_LENGTH,
-    header::AUTHORIZATION,
-    HeaderName::from_static("x-api-key"),
-    HeaderName::from_static("api-key"),
+const NOT_FOR_ANYBODY: [HeaderName; 4] =
+    [header::HOST, header::CONTENT_LENGTH, header::EXPECT, header::PROXY_AUTHORIZATION];
+
+/// What a client shows to be let in.
+const CREDENTIALS: [HeaderName; 3] =
+    [header::AUTHORIZATION, HeaderName::from_static("x-api-key"), HeaderName::from_static("api-key")];
+
+/// Nothing of these is for inference.
+const NOT_FOR_INFERENCE: [HeaderName; 2] = [
     header::COOKIE,
-    header::EXPECT,
-    header::PROXY_AUTHORIZATION,
     // An engine that compresses an event stream holds tokens back until a block is full, and an error
     // event could not be added to it.
     header::ACCEPT_ENCODING,
 ];
 
-/// Leaves what a runner may see.
+/// Leaves what a runner may see of a request for inference.
 pub(crate) fn for_runner(headers: &mut HeaderMap, id: &RequestId) {
+    for_task(headers, id, false);
+    for name in &NOT_FOR_INFERENCE {
+        headers.remove(name);
+    }
+}
+
+/// Leaves what a runner may see of a request that is none of the gateway's business.
+pub(crate) fn for_task(headers: &mut HeaderMap, id: &RequestId, with_credentials: bool) {
     without_hop_by_hop(headers);
-    for name in &NOT_FOR_RUNNERS {
+    for name in &NOT_FOR_ANYBODY {
+        headers.remove(name);
+    }
+    for name in CREDENTIALS.iter().filter(|_| !with_credentials) {
         headers.remove(name);
     }
     headers.insert(REQUEST_ID, id.header().clone());
