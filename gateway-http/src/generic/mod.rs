@@ -3,6 +3,7 @@
 mod asked;
 mod forward;
 mod forwarded;
+mod paths;
 mod route;
 mod table;
 mod upgrade;

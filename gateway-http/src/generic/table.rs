@@ -1,12 +1,11 @@
 //! Which generic route a request means.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use gateway_core::{Deadlines, Requirements};
 use http::Method;
-use matchit::Router;
 
+use super::paths::Paths as Tree;
 use super::route::{GenericRoute, InvalidRoute, Paths, Times};
 use crate::needs::Need;
 use crate::openapi::{OpenApi, Operation, Template};
@@ -14,8 +13,8 @@ use crate::openapi::{OpenApi, Operation, Template};
 /// All generic routes of a gateway.
 #[derive(Default)]
 pub(crate) struct GenericTable {
-    router: Router<usize>,
-    by_template: HashMap<Template, usize>,
+    tree: Tree,
+    /// In the places that the tree gives.
     paths: Vec<Path>,
     /// The longest first, each without a slash at its end.
     prefixes: Vec<(String, Arc<Target>)>,
@@ -124,13 +123,10 @@ impl GenericTable {
     fn place(&mut self, path: &str) -> Result<usize, InvalidRoute> {
         let wrong = |problem: String| InvalidRoute::Path { path: path.to_owned(), problem };
         let template = Template::parse(path).map_err(|why| wrong(why.to_string()))?;
-        if let Some(at) = self.by_template.get(&template) {
-            return Ok(*at);
+        let at = self.tree.place(template, self.paths.len());
+        if at == self.paths.len() {
+            self.paths.push(Path { methods: Vec::new(), allow: String::new() });
         }
-        let at = self.paths.len();
-        self.router.insert(template.as_str(), at).map_err(|why| wrong(why.to_string()))?;
-        self.paths.push(Path { methods: Vec::new(), allow: String::new() });
-        self.by_template.insert(template, at);
         Ok(at)
     }
 
@@ -140,8 +136,8 @@ impl GenericTable {
         if *method == Method::CONNECT || has_dots(path) {
             return None;
         }
-        if let Ok(found) = self.router.at(path) {
-            let path = self.paths.get(*found.value)?;
+        if let Some(place) = self.tree.find(path) {
+            let path = self.paths.get(place)?;
             return Some(match path.methods.iter().find(|(one, _)| one == method) {
                 Some((_, target)) => Found::Target(target),
                 None => Found::WrongMethod(&path.allow),
@@ -236,3 +232,7 @@ impl Times {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "table_tests.rs"]
+mod tests;

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 pub use error::OpenApiError;
 pub use operation::Operation;
-pub(crate) use template::Template;
+pub(crate) use template::{Segment, Template};
 use value::At;
 
 /// An OpenAPI document (version 3, or 2 under its old name), read for a
