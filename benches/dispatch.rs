@@ -6,7 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use gateway_benches::{fleet, model};
-use gateway_core::{Claim, Dispatch, Dispatcher, Permit, RequestBody, RequestId, Requirements, RoundRobin, Terms};
+use gateway_core::{
+    Claim, Dispatch, Dispatcher, Permit, RequestBody, RequestId, Requirements, RoundRobin, Terms,
+};
 use gateway_http::Gateway;
 use http_body_util::{BodyExt, Full};
 use tower_service::Service;
@@ -25,8 +27,14 @@ fn dispatch(criterion: &mut Criterion) {
                 *request.method_mut() = http::Method::POST;
                 *request.uri_mut() = http::Uri::from_static("/v1/chat/completions");
                 let (id, requirements) = (RequestId::random(), Requirements::model(model()));
-                let call =
-                    Dispatch { id, request, requirements, claim: Claim::default(), permit: Permit::free(), terms: Terms::default() };
+                let call = Dispatch {
+                    id,
+                    request,
+                    requirements,
+                    claim: Claim::default(),
+                    permit: Permit::free(),
+                    terms: Terms::default(),
+                };
                 let answer = dispatcher.dispatch(call).await.expect("an answer");
                 answer.response.into_body().collect().await.expect("a whole answer")
             });

@@ -385,10 +385,7 @@ impl GatewayBuilder {
             generic,
             forwarding: self.forwarding,
             needs: self.needs,
-            upgraded: Upgraded {
-                places: Arc::new(Semaphore::new(MAX_UPGRADED)),
-                tasks: TaskTracker::new(),
-            },
+            upgraded: Upgraded { places: Arc::new(Semaphore::new(MAX_UPGRADED)), tasks: TaskTracker::new() },
             metrics: self.metrics,
             sinks: Sinks::new(self.sinks),
             reasons: Reasons::default(),

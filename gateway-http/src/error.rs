@@ -261,14 +261,12 @@ impl ApiError {
             K::NoneEligible => {
                 let counted = refusals::counted(failed.refusals());
                 let colon = if counted.is_empty() { "" } else { ": " };
-                let message = format!(
-                    "No runner can serve {what} at the moment{colon}{counted}. Try again later."
-                );
+                let message =
+                    format!("No runner can serve {what} at the moment{colon}{counted}. Try again later.");
                 Self::new(Reason::NoneEligible, status, SERVER, message).code("no_runner_available")
             }
             K::Overloaded => {
-                let message =
-                    format!("Every runner that serves {what} is full. Try again soon.");
+                let message = format!("Every runner that serves {what} is full. Try again soon.");
                 // The SDKs make their RateLimitError of the status alone.
                 Self::new(Reason::Overloaded, StatusCode::TOO_MANY_REQUESTS, "overloaded_error", message)
                     .code("overloaded")
@@ -281,9 +279,7 @@ impl ApiError {
                     .code("queue_full")
             }
             K::QueueTimeout => {
-                let message = format!(
-                    "No runner that serves {what} became free in time. Try again later."
-                );
+                let message = format!("No runner that serves {what} became free in time. Try again later.");
                 Self::new(Reason::QueueTimeout, status, "overloaded_error", message).code("queue_timeout")
             }
             K::ModelNotLoaded => {

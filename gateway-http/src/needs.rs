@@ -87,9 +87,9 @@ fn asked(headers: &HeaderMap) -> Result<Need, Box<ApiError>> {
         let amount = value.to_str().ok().and_then(|text| text.trim().parse::<f64>().ok());
         match amount.filter(|amount| amount.is_finite() && *amount >= 0.0) {
             Some(amount) => Ok(Some(amount)),
-            None => {
-                Err(ApiError::bad_request(format!("The header `{name}` must be a number from 0 on, such as 1.5.")))
-            }
+            None => Err(ApiError::bad_request(format!(
+                "The header `{name}` must be a number from 0 on, such as 1.5."
+            ))),
         }
     };
     Ok(Need { cpus: amount(&CPUS)?, gpus: amount(&GPUS)?, memory_gb: amount(&MEMORY_GB)? })

@@ -21,7 +21,12 @@ fn gateway(route: GenericRoute, forwarding: Forwarding, link: &Arc<Mock>) -> Gat
 }
 
 /// What reaches the runner of a request with these headers from that address.
-async fn seen(route: GenericRoute, forwarding: Forwarding, peer: Option<&str>, sent: &[(&str, &str)]) -> HeaderMap {
+async fn seen(
+    route: GenericRoute,
+    forwarding: Forwarding,
+    peer: Option<&str>,
+    sent: &[(&str, &str)],
+) -> HeaderMap {
     let link = Mock::ok();
     let gateway = gateway(route, forwarding, &link);
     let mut request = as_client(get("/task"));
@@ -109,14 +114,8 @@ async fn of_an_answer_too() {
     let answer = whole(&gateway, as_client(get("/task"))).await;
     let mut names: Vec<_> = answer.headers.keys().map(HeaderName::as_str).collect();
     names.sort_unstable();
-    let expected = [
-        "content-encoding",
-        "location",
-        "set-cookie",
-        "x-backend-used",
-        "x-request-id",
-        "x-router-reason",
-    ];
+    let expected =
+        ["content-encoding", "location", "set-cookie", "x-backend-used", "x-request-id", "x-router-reason"];
     assert_eq!(names, expected);
 }
 
@@ -196,7 +195,8 @@ async fn an_answer_to_head_keeps_its_length() {
         Ok(answer)
     });
     let gateway = gateway(any(), Forwarding::default(), &link);
-    let request = Request::builder().method(Method::HEAD).uri("/task").body(Full::<Bytes>::default()).unwrap();
+    let request =
+        Request::builder().method(Method::HEAD).uri("/task").body(Full::<Bytes>::default()).unwrap();
     let answer = whole(&gateway, as_client(request)).await;
     assert_eq!((answer.status, answer.header("content-length")), (200, Some("1234")));
     assert_eq!(link.last().method, Method::HEAD);

@@ -145,7 +145,8 @@ async fn a_model_says_what_its_requests_need_be_they_inference_or_not() {
     let builder = with_route(GenericRoute::prefix("/audio").model(model()));
     let gateway = fleet(builder.needs_of_model(model(), gpu).needs_from_headers(true));
     for (id, free) in [("m-small", SMALL), ("m-large", LARGE)] {
-        let resources = ResourceReport { total: Some(free), available: Some(free) };
+        let resources =
+            ResourceReport { total: Some(free), available: Some(free), ..ResourceReport::default() };
         let status = RunnerStatus { resources, health: Health::Healthy, ..RunnerStatus::serving([model()]) };
         gateway.dispatcher().registry().join(spec(id), status, Mock::ok());
     }
@@ -215,7 +216,8 @@ async fn admission_sees_what_is_needed() {
             _: &'a RequestId,
         ) -> Decision<'a, Result<Permit, Refused>> {
             let gpus = requirements.resources.map_or(0.0, |needs| needs.gpus);
-            if gpus > 0.0 { Err(Refused::forbidden("No accelerators for you.")) } else { Ok(Permit::free()) }.into()
+            if gpus > 0.0 { Err(Refused::forbidden("No accelerators for you.")) } else { Ok(Permit::free()) }
+                .into()
         }
     }
     let gateway = fleet(with_route(GenericRoute::openapi(parse(PATHS))).admission(NoGpus));

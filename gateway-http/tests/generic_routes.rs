@@ -73,7 +73,8 @@ async fn templates_exact_paths_and_methods() {
 #[tokio::test]
 async fn the_gateway_s_own_routes_win() {
     let link = Mock::ok();
-    let api = parse(r#"{"/health": {"get": {}}, "/v1/models/{id}": {"delete": {}}, "/capacity": {"get": {}}}"#);
+    let api =
+        parse(r#"{"/health": {"get": {}}, "/v1/models/{id}": {"delete": {}}, "/capacity": {"get": {}}}"#);
     let gateway = build([GenericRoute::openapi(api), GenericRoute::prefix("/")], &link);
     for (method, path, status) in [
         ("GET", "/health", 200),
@@ -112,8 +113,11 @@ async fn a_prefix_takes_what_is_below_it() {
 #[tokio::test]
 async fn nobody_climbs_out_of_a_route() {
     let link = Mock::ok();
-    let gateway = build([GenericRoute::prefix("/apps"), GenericRoute::openapi(document(&["/tasks/{id}"]))], &link);
-    for path in ["/apps/../secret", "/apps/%2e%2e/secret", "/apps/.%2E/s", "/apps/./s", "/tasks/..", "/tasks/%2E"] {
+    let gateway =
+        build([GenericRoute::prefix("/apps"), GenericRoute::openapi(document(&["/tasks/{id}"]))], &link);
+    for path in
+        ["/apps/../secret", "/apps/%2e%2e/secret", "/apps/.%2E/s", "/apps/./s", "/tasks/..", "/tasks/%2E"]
+    {
         assert_eq!(ask(&gateway, "GET", path).await.status, 404, "{path}");
     }
     for path in ["/apps/...", "/apps/.hidden", "/apps/a..b", "/tasks/%2e%2e%2e", "/tasks/é%2"] {
@@ -134,7 +138,8 @@ async fn paths_stand_behind_those_of_the_servers() {
     .unwrap();
     assert_eq!(api.base_paths(), ["/v2", "/internal", ""]);
     let gateway = build([GenericRoute::openapi(api)], &link);
-    for (path, status) in [("/v2/tasks", 200), ("/internal/tasks", 200), ("/tasks", 200), ("/v1/tasks", 404)] {
+    for (path, status) in [("/v2/tasks", 200), ("/internal/tasks", 200), ("/tasks", 200), ("/v1/tasks", 404)]
+    {
         assert_eq!(ask(&gateway, "GET", path).await.status, status, "{path}");
     }
     let swagger = r#"{"swagger": "2.0", "basePath": "/old", "paths": {"/tasks": {"get": {}}}}"#;
@@ -158,14 +163,14 @@ async fn clients_are_let_in_as_for_inference() {
 async fn they_have_one_label_in_metrics() {
     let link = Mock::ok();
     let gateway = build([GenericRoute::prefix("/apps")], &link);
-    for (method, path) in [("GET", "/apps/a"), ("GET", "/apps/b"), ("DELETE", "/apps/b"), ("LOCK", "/apps/b")] {
+    for (method, path) in [("GET", "/apps/a"), ("GET", "/apps/b"), ("DELETE", "/apps/b"), ("LOCK", "/apps/b")]
+    {
         assert_eq!(ask(&gateway, method, path).await.status, 200);
     }
     let metrics = gateway.metrics_text();
     for (method, count) in [("GET", 2), ("DELETE", 1), ("other", 1)] {
-        let line = format!(
-            r#"gateway_requests_total{{method="{method}",endpoint="generic",status="200"}} {count}"#
-        );
+        let line =
+            format!(r#"gateway_requests_total{{method="{method}",endpoint="generic",status="200"}} {count}"#);
         assert!(metrics.contains(&line), "{line}\n{metrics}");
     }
 }

@@ -22,7 +22,9 @@ fn tasks() -> gateway_http::Gateway {
     with_route(GenericRoute::openapi(document(&["/tasks/{id}/run"]))).build().unwrap()
 }
 
-fn streaming(body: impl http_body::Body<Data = Bytes, Error = gateway_core::LinkError> + Send + 'static) -> LinkResponse {
+fn streaming(
+    body: impl http_body::Body<Data = Bytes, Error = gateway_core::LinkError> + Send + 'static,
+) -> LinkResponse {
     Response::new(LinkBody::new(body))
 }
 

@@ -103,8 +103,12 @@ async fn both_sides_speak_and_the_runner_ends_it() {
     let Setup { gateway, server, mut events, _runner, .. } = setup(ws()).await;
     let (mut stream, head) = ask(server.address, "/ws/7?x=1").await;
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
-    for line in ["connection: upgrade\r\n", "upgrade: echo/2\r\n", "sec-websocket-accept: abc\r\n", "x-backend-used: r1\r\n"]
-    {
+    for line in [
+        "connection: upgrade\r\n",
+        "upgrade: echo/2\r\n",
+        "sec-websocket-accept: abc\r\n",
+        "x-backend-used: r1\r\n",
+    ] {
         assert!(head.contains(line), "{line} {head}");
     }
     assert!(!head.contains("x-hop"), "{head}");
@@ -113,7 +117,9 @@ async fn both_sides_speak_and_the_runner_ends_it() {
     for line in ["connection: upgrade\r\n", "upgrade: echo/1, echo/2\r\n", "sec-websocket-key: xyz\r\n"] {
         assert!(seen.contains(line), "{line} {seen}");
     }
-    assert!(!seen.contains(CLIENT) && !seen.contains("content-length") && !seen.contains("transfer-encoding"));
+    assert!(
+        !seen.contains(CLIENT) && !seen.contains("content-length") && !seen.contains("transfer-encoding")
+    );
     assert!(seen.contains("x-forwarded-for: 127.0.0.1\r\n"), "{seen}");
 
     hear(&mut stream, "hello").await;
@@ -188,7 +194,8 @@ async fn routes_refuse_it_unless_they_allow_it() {
         (GenericRoute::prefix("/ws"), "/ws", "501"),
         (GenericRoute::openapi(parse(r#"{"/ws": {"get": {"x-gateway": {"upgrade": true}}}}"#)), "/ws", "101"),
         (
-            GenericRoute::openapi(parse(r#"{"/ws": {"get": {"x-gateway": {"upgrade": false}}}}"#)).upgrades(true),
+            GenericRoute::openapi(parse(r#"{"/ws": {"get": {"x-gateway": {"upgrade": false}}}}"#))
+                .upgrades(true),
             "/ws",
             "501",
         ),

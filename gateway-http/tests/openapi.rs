@@ -13,7 +13,8 @@ fn operation(extension: &str) -> String {
 
 #[test]
 fn resources_have_the_defaults_of_their_extension() {
-    let resources = |extension: &str| OpenApi::from_json(&operation(extension)).unwrap().operations()[0].resources();
+    let resources =
+        |extension: &str| OpenApi::from_json(&operation(extension)).unwrap().operations()[0].resources();
     assert_eq!(resources(""), None);
     let neutrino = Resources { cpus: 1.0, gpus: 0.5, memory_gb: 1.0 };
     assert_eq!(resources(r#""x-neutrino-resources": {"num_gpus": 0.5, "later": true}"#), Some(neutrino));

@@ -165,9 +165,7 @@ impl fmt::Display for DispatchError {
             DispatchErrorKind::QueueFull => {
                 write!(f, "every runner that serves {what} is full, and so is the queue")?;
             }
-            DispatchErrorKind::QueueTimeout => {
-                write!(f, "no runner that serves {what} became free in time")?
-            }
+            DispatchErrorKind::QueueTimeout => write!(f, "no runner that serves {what} became free in time")?,
             DispatchErrorKind::ModelNotLoaded => write!(f, "{what} could not be loaded")?,
             DispatchErrorKind::Draining => f.write_str("the gateway is shutting down")?,
             DispatchErrorKind::RunnerFailed(fault) => {

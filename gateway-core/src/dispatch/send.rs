@@ -125,7 +125,8 @@ async fn exchange(
         let outcome = terms.outcome(head.status);
         let for_another = is_for_another(&head, outcome)
             && (!terms.verbatim
-                || (terms.repeatable || declines(outcome)) && !upload.as_ref().is_some_and(Progress::has_begun));
+                || (terms.repeatable || declines(outcome))
+                    && !upload.as_ref().is_some_and(Progress::has_begun));
         if for_another {
             let words = last_words(&mut head, body).await;
             return Ok((head, words, outcome, None, true));

@@ -43,7 +43,8 @@ where
         return Err(ApiError::draining());
     }
     let arrived = Instant::now();
-    let GenericAsked { requirements, claim } = GenericAsked::read(shared, target, &request.headers, identity)?;
+    let GenericAsked { requirements, claim } =
+        GenericAsked::read(shared, target, &request.headers, identity)?;
     record.model.clone_from(&requirements.model);
     let protocol = upgrade::wanted(&request);
     if protocol.is_some() && !target.upgrades {
@@ -110,7 +111,8 @@ where
         return Ok((RequestBody::empty(), None));
     }
     let len = body.size_hint().exact();
-    let announced = || headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let announced =
+        || headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if let (Some(len), Some(max)) = (len.or_else(announced), target.max_body_bytes)
         && len > max
     {

@@ -52,7 +52,10 @@ impl Forwarding {
     /// # Errors
     ///
     /// One of them is neither.
-    pub fn trust<T: AsRef<str>>(mut self, networks: impl IntoIterator<Item = T>) -> Result<Self, InvalidNetwork> {
+    pub fn trust<T: AsRef<str>>(
+        mut self,
+        networks: impl IntoIterator<Item = T>,
+    ) -> Result<Self, InvalidNetwork> {
         for network in networks {
             let text = network.as_ref().trim();
             let address = text.parse::<IpAddr>().map(IpNet::from).ok();
@@ -75,8 +78,7 @@ impl Forwarding {
     }
 
     fn trusts(&self, peer: Option<IpAddr>) -> bool {
-        self.everybody
-            || peer.is_some_and(|peer| self.networks.iter().any(|network| network.contains(&peer)))
+        self.everybody || peer.is_some_and(|peer| self.networks.iter().any(|network| network.contains(&peer)))
     }
 
     /// Adds what is known of the request to the headers that its runner gets.
@@ -94,7 +96,8 @@ impl Forwarding {
             Some(ip) => ip.to_string(),
             None => "unknown".to_owned(),
         };
-        let quoted = host.as_ref().and_then(|host| host.to_str().ok()).filter(|host| !host.contains(['"', '\\']));
+        let quoted =
+            host.as_ref().and_then(|host| host.to_str().ok()).filter(|host| !host.contains(['"', '\\']));
         let told = match quoted {
             Some(host) => format!("for={node};host=\"{host}\";proto={proto}"),
             None => format!("for={node};proto={proto}"),

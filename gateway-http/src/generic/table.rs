@@ -83,7 +83,8 @@ impl GenericTable {
     }
 
     fn add_prefix(&mut self, prefix: &str, target: Target) -> Result<(), InvalidRoute> {
-        let wrong = |problem: &str| InvalidRoute::Path { path: prefix.to_owned(), problem: problem.to_owned() };
+        let wrong =
+            |problem: &str| InvalidRoute::Path { path: prefix.to_owned(), problem: problem.to_owned() };
         if !prefix.starts_with('/') {
             return Err(wrong("a prefix must begin with `/`"));
         }

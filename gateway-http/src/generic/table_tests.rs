@@ -9,7 +9,8 @@ use crate::openapi::OpenApi;
 
 /// A document in which each path has one method, and a label that is its own template.
 fn table(templates: &[String]) -> Result<GenericTable, InvalidRoute> {
-    let item = |path: &String| format!(r#""{path}":{{"get":{{"x-gateway":{{"labels":{{"is":"{path}"}}}}}}}}"#);
+    let item =
+        |path: &String| format!(r#""{path}":{{"get":{{"x-gateway":{{"labels":{{"is":"{path}"}}}}}}}}"#);
     let paths: Vec<String> = templates.iter().map(item).collect();
     let text = format!(r#"{{"openapi":"3.0.0","paths":{{{}}}}}"#, paths.join(","));
     let route = GenericRoute::openapi(OpenApi::from_json(&text).unwrap());

@@ -5,9 +5,9 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use gateway_core::{BoxError, CancellationToken, DispatchBody};
+use http::Version;
 use http::header::{self, HeaderValue};
 use http::request::Parts;
-use http::Version;
 use http_body::{Body, Frame};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
@@ -26,7 +26,9 @@ pub(super) fn wanted(request: &Parts) -> Option<HeaderValue> {
         let values = request.headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
         values.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case(wanted))
     };
-    if request.version != Version::HTTP_11 || !lists(header::CONNECTION, "upgrade") || lists(header::UPGRADE, "h2c")
+    if request.version != Version::HTTP_11
+        || !lists(header::CONNECTION, "upgrade")
+        || lists(header::UPGRADE, "h2c")
     {
         return None;
     }

@@ -55,8 +55,7 @@ impl<B> Upload<B> {
     pub(super) fn new(body: B, idle: Duration, max: Option<u64>) -> (Self, Arc<OnceLock<Fault>>) {
         let fault = Arc::new(OnceLock::new());
         let limit = max.unwrap_or(u64::MAX);
-        let this =
-            Self { body: Box::pin(body), idle, timer: None, left: max, limit, fault: fault.clone() };
+        let this = Self { body: Box::pin(body), idle, timer: None, left: max, limit, fault: fault.clone() };
         (this, fault)
     }
 

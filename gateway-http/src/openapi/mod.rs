@@ -163,8 +163,7 @@ impl OpenApi {
 }
 
 fn method(key: &str) -> Option<Method> {
-    const KEYS: [&str; 9] =
-        ["get", "put", "post", "delete", "options", "head", "patch", "trace", "query"];
+    const KEYS: [&str; 9] = ["get", "put", "post", "delete", "options", "head", "patch", "trace", "query"];
     KEYS.contains(&key).then(|| Method::from_bytes(key.to_ascii_uppercase().as_bytes()).ok())?
 }
 
@@ -195,7 +194,8 @@ fn with_variables(server: &At<'_>, url: &str) -> Result<String, OpenApiError> {
     if let Some(variables) = server.get("variables")? {
         for (name, variable) in variables.object()? {
             let variable = variables.at(name, variable);
-            let usual = variable.get("default")?.ok_or_else(|| variable.wrong("an object with a `default`"))?;
+            let usual =
+                variable.get("default")?.ok_or_else(|| variable.wrong("an object with a `default`"))?;
             let usual = usual.value.as_str().map_or_else(|| usual.value.to_string(), str::to_owned);
             text = text.replace(&format!("{{{name}}}"), &usual);
         }
@@ -210,7 +210,8 @@ fn base_path(at: &At<'_>, url: &str) -> Result<String, OpenApiError> {
         None => url,
     };
     let path = path.trim_end_matches('/');
-    let absolute = if path.is_empty() || path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+    let absolute =
+        if path.is_empty() || path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
     let is_path = absolute.is_empty() || PathAndQuery::try_from(absolute.as_str()).is_ok();
     if !is_path || absolute.contains(['{', '}', '?', '#']) {
         return Err(at.wrong("a URL with a plain path, its variables with a `default`"));

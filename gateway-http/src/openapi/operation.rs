@@ -62,8 +62,11 @@ impl Operation {
         if let Some(resources) = at.get("resources")? {
             resources.only(&["cpus", "gpus", "memory_gb"])?;
             let amount = |key| Ok(resources.get(key)?.map(|at| at.amount()).transpose()?.unwrap_or(0.0));
-            self.resources =
-                Some(Resources { cpus: amount("cpus")?, gpus: amount("gpus")?, memory_gb: amount("memory_gb")? });
+            self.resources = Some(Resources {
+                cpus: amount("cpus")?,
+                gpus: amount("gpus")?,
+                memory_gb: amount("memory_gb")?,
+            });
         }
         if let Some(labels) = at.get("labels")? {
             for (key, value) in labels.object()? {

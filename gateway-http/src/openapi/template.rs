@@ -69,7 +69,8 @@ impl Segment {
 
 fn matches(texts: &[String], segment: &str) -> bool {
     let [first, between @ .., last] = texts else { return false };
-    let Some(mut rest) = segment.strip_prefix(first.as_str()).and_then(|rest| rest.strip_suffix(last.as_str()))
+    let Some(mut rest) =
+        segment.strip_prefix(first.as_str()).and_then(|rest| rest.strip_suffix(last.as_str()))
     else {
         return false;
     };
@@ -101,7 +102,11 @@ mod tests {
         let segment = |text: &str| Template::parse(&format!("/{text}")).unwrap().0.remove(0);
         for (template, fits, fits_not) in [
             ("{a}-{b}", &["1-2", "--a", "a--", "a-b-c", "é-ü"][..], &["-", "a-", "-b", "ab", "--"][..]),
-            ("v{a}.{b}.json", &["v1.2.json", "v1..json.json", "v..a.json"], &["v1.json", "v.2.json", "1.2.json"]),
+            (
+                "v{a}.{b}.json",
+                &["v1.2.json", "v1..json.json", "v..a.json"],
+                &["v1.json", "v.2.json", "1.2.json"],
+            ),
             ("{a}{b}", &["ab", "abc"], &["a", ""]),
             ("{a}", &["a", "."], &[""]),
             ("aa{x}aa", &["aaxaa", "aaaaa"], &["aaaa", "aaa"]),

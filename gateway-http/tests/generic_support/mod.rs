@@ -10,8 +10,8 @@ use std::task::Poll;
 use async_trait::async_trait;
 use bytes::Bytes;
 use gateway_core::{
-    Health, LinkDescription, LinkError, LinkRequest, LinkResponse, PeerAddr, ResourceReport, Resources, RunnerId,
-    RunnerLink, RunnerSpec, RunnerStatus,
+    Health, LinkDescription, LinkError, LinkRequest, LinkResponse, PeerAddr, ResourceReport, Resources,
+    RunnerId, RunnerLink, RunnerSpec, RunnerStatus,
 };
 use gateway_http::{Gateway, GatewayBuilder, GenericRoute, OpenApi};
 use gateway_transport_http::HttpLink;
@@ -101,7 +101,7 @@ pub(crate) fn add_with(
     free: Option<Resources>,
     link: Arc<dyn RunnerLink>,
 ) {
-    let resources = ResourceReport { total: free, available: free };
+    let resources = ResourceReport { total: free, available: free, ..ResourceReport::default() };
     let status = RunnerStatus { health: Health::Healthy, resources, ..RunnerStatus::default() };
     gateway.dispatcher().registry().join(spec, status, link);
 }
@@ -148,7 +148,8 @@ pub(crate) async fn serve(gateway: &Gateway) -> Listening {
                 request.extensions_mut().insert(PeerAddr(peer));
                 gateway.clone().call(request)
             });
-            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades().await;
+            let _ =
+                http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades().await;
         }
     })
     .await
@@ -169,7 +170,8 @@ where
                 let answer = handler(request);
                 async move { Ok::<_, Infallible>(answer.await) }
             });
-            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades().await;
+            let _ =
+                http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades().await;
         }
     })
     .await
