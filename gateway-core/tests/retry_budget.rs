@@ -4,9 +4,11 @@ mod common;
 
 use std::time::Duration;
 
-use common::{failing, fine, model, setup};
-use gateway_core::{Backoff, BudgetPolicy, HealthPolicy, RetryPolicy};
-use gateway_testkit::{Fault, request};
+use common::{failing, fine, model, setup, spec};
+use gateway_core::{
+    Backoff, BudgetPolicy, HealthPolicy, Model, ModelId, ModelState, Registry, RetryPolicy, RunnerStatus,
+};
+use gateway_testkit::{CommandScript, Fault, request};
 use tokio::time::Instant;
 
 #[tokio::test(start_paused = true)]
@@ -27,6 +29,36 @@ async fn a_spent_budget_ends_retries_but_not_those_that_were_never_sent() {
     for _ in 0..100 {
         assert!(away.dispatcher.dispatch(request(&model(), "{}")).await.is_ok());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_nobody_left_to_go_to_leaves_the_budget_to_the_others() {
+    let budget = BudgetPolicy { ratio: 0.1, min_per_second: 0.0, ..BudgetPolicy::default() };
+    let retry = RetryPolicy { budget: Some(budget), ..RetryPolicy::default() };
+    let broken = failing(Fault::CutBeforeHead);
+    let setup =
+        setup(vec![broken.clone(), fine()], |builder| builder.retry(retry).health(HealthPolicy::off()));
+    let lonely = ModelId::new("lonely").unwrap();
+    setup.registry.join(spec("lonely"), RunnerStatus::serving([lonely.clone()]), broken.link());
+    for _ in 0..90 {
+        assert!(setup.dispatcher.dispatch(request(&lonely, "{}")).await.is_err());
+    }
+    for _ in 0..10 {
+        assert!(setup.dispatcher.dispatch(request(&model(), "{}")).await.is_ok());
+    }
+    assert_eq!(setup.recorder.tries_on("r0"), 10, "each of them was tried again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_model_on_disk_is_somebody_left() {
+    let setup = setup(vec![failing(Fault::CutBeforeHead)], common::same);
+    let mut on_disk = RunnerStatus::serving([]);
+    on_disk.models.push(Model::new(model(), ModelState::Available));
+    let cold = fine();
+    cold.script_commands(|_| CommandScript::done());
+    setup.registry.join(spec("cold"), on_disk, cold.link());
+    let answer = setup.dispatcher.dispatch(request(&model(), "{}")).await.unwrap();
+    assert_eq!((answer.tries, answer.runner.id().as_str()), (2, "cold"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -275,7 +275,7 @@ impl<'a> Candidates<'a> {
     }
 
     #[inline]
-    fn was_tried(&self, key: &RunnerKey) -> bool {
+    pub(crate) fn was_tried(&self, key: &RunnerKey) -> bool {
         self.tried.iter().any(|tried| tried.excludes(key))
     }
 

@@ -10,7 +10,7 @@ use crate::fleet::Fleet;
 use crate::health::{HealthPolicy, Reluctance};
 use crate::registry::Registry;
 use crate::router::{Pool, Requirements, Router};
-use crate::runner::{Reservation, Runner, RunnerSet};
+use crate::runner::{ModelState, Reservation, Runner, RunnerSet};
 
 /// A runner for a request, and the model that it is to serve it with.
 #[derive(Debug)]
@@ -146,6 +146,26 @@ impl Chooser {
             let any = |pool| self.candidates(pool, wish.requirements, tried).has_busy();
             any(self.router.pool(wish.requirements, &fleet))
                 || self.router.fallback(wish.requirements, &fleet).is_some_and(any)
+        })
+    }
+
+    /// Whether there is still somebody who could serve, or have one of the models loaded, though perhaps not now.
+    pub(super) fn is_anybody_left(&self, plan: &Plan, tried: &[Tried]) -> bool {
+        if self.is_anybody_eligible(plan.all_wishes(true), tried) {
+            return true;
+        }
+        let fleet = self.registry.fleet();
+        plan.wishes(false).any(|wish| {
+            let Some(name) = wish.model() else { return false };
+            let candidates = self.candidates(Pool::empty(), wish.requirements, tried);
+            let could_load = |runner: &Runner| {
+                let state = runner.model(name.as_str()).map(|model| &model.state);
+                let is_there = matches!(state, None | Some(ModelState::Loaded | ModelState::OnDemand));
+                !is_there && !candidates.was_tried(runner.key())
+            };
+            fleet
+                .model(name.as_str())
+                .is_some_and(|entry| entry.known().iter().any(|runner| could_load(runner)))
         })
     }
 }

@@ -160,20 +160,23 @@ impl Journey<'_> {
         if !last.counts() {
             return true;
         }
-        let now = Instant::now();
-        if !self.shared.budgets.pay_for_retry(now) {
-            tracing::debug!(request_id = %self.id, "no retry: the budget is spent");
-            return false;
-        }
         // The first move to another runner is at once: that one did nothing wrong.
         if let Some(retry) = self.failures.checked_sub(2) {
-            let until = now + policy.backoff.pause(retry);
+            let until = Instant::now() + policy.backoff.pause(retry);
             if self.total.is_some_and(|total| total <= until) {
                 return false;
             }
             sleep_until(until).await;
         }
-        true
+        // Paid for only if there is somebody to be paid: what one request cannot use is for the others.
+        if !self.shared.chooser.is_anybody_left(&self.plan, &self.tried) {
+            return false;
+        }
+        let is_paid = self.shared.budgets.pay_for_retry(Instant::now());
+        if !is_paid {
+            tracing::debug!(request_id = %self.id, "no retry: the budget is spent");
+        }
+        is_paid
     }
 
     fn dispatched(self, begun: Begun, permit: Permit, in_flight: InFlight) -> Dispatched {
