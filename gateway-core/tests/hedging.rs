@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::{fine, model, setup};
-use gateway_core::{Cancel, HedgePolicy, Outcome, RequestBody};
+use gateway_core::{Cancel, HedgePolicy, Outcome, PeakEwma, Registry, RequestBody};
 use gateway_testkit::{Fault, MockEngine, Script, request, text};
 use tokio::time::Instant;
 
@@ -69,5 +69,24 @@ async fn hedges_are_a_small_share_of_the_requests() {
     // One in twenty, and half a one per second for ten seconds besides.
     assert_eq!(hedged, 2 + 5);
     drop(answers);
+    setup.all_zero().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runner_that_hangs_is_known_to_be_slow_although_all_its_answers_are_cancelled() {
+    let hangs = MockEngine::new(|_| Script::chunks(["no"]).fault(Fault::NoAnswer));
+    let brief = Duration::from_millis(125);
+    let quick = || MockEngine::new(move |_| Script::chunks(["quick"]).delay(brief));
+    let setup = setup(vec![hangs, quick(), quick()], |builder| {
+        let hedge = HedgePolicy { ratio: 1.0, ..HedgePolicy::after(AFTER) };
+        builder.hedge(hedge).balancer(std::sync::Arc::new(PeakEwma))
+    });
+    for _ in 0..20 {
+        let answer = setup.dispatcher.dispatch(request(&model(), "{}")).await.unwrap();
+        assert_eq!(text(answer.response).await.unwrap(), "quick");
+    }
+    let measured = setup.registry.fleet().runner("r0").unwrap().measured();
+    assert_eq!((measured.first_byte, measured.answers), (Some(AFTER + brief), 1));
+    assert_eq!(setup.recorder.tries_on("r0"), 1, "others are preferred from then on");
     setup.all_zero().await;
 }

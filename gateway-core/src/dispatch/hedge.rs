@@ -53,7 +53,7 @@ impl Journey<'_> {
     ) -> Option<Begun> {
         let first_runner = choice.reservation.runner().clone();
         let (request, attempt) = self.prepare(choice)?;
-        let conditions = self.conditions();
+        let (first_sent, conditions) = (attempt.sent, self.conditions());
         let mut first = Box::pin(super::send::send(request, attempt, conditions));
         if let Ok(done) = timeout(policy.after, &mut first).await {
             return self.note(done);
@@ -69,7 +69,13 @@ impl Journey<'_> {
         let second = Box::pin(super::send::send(request, attempt, conditions));
         let (done, other, other_runner) = match select(first, second).await {
             Either::Left((done, second)) => (done, second, second_runner),
-            Either::Right((done, first)) => (done, first, first_runner),
+            Either::Right((done, first)) => {
+                // Else a runner that hangs would never be found out: all that is sent to it is cancelled.
+                if done.is_ok() {
+                    first_runner.overtaken(first_sent.elapsed());
+                }
+                (done, first, first_runner)
+            }
         };
         match done {
             Ok(begun) => {

@@ -6,7 +6,8 @@ use std::time::Duration;
 /// How fast a runner has proved to be. What was never measured is `None`.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Measured {
-    /// Time from sending a request to the first byte of its answer: mean, newer ones counting for more.
+    /// Time from sending a request to the first byte of its answer: mean, newer ones counting for more. Of a request
+    /// that a [hedge](crate::HedgePolicy) answered sooner, the time until then if it is longer than the mean.
     pub first_byte: Option<Duration>,
     /// The same, jumping to every peak and falling slowly: [`Measured::DECAY`].
     pub peak_first_byte: Option<Duration>,
@@ -102,6 +103,16 @@ impl Meter {
             self.chunk_alone_s.add_low(interval / slowdown);
         }
         self.answers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Adds an answer that was given up before it began: all that is known is that it would have taken longer. So
+    /// it counts if that makes the runner slower than it was thought to be.
+    pub(crate) fn add_at_least(&self, first_byte: Duration) {
+        let least = first_byte.as_secs_f32();
+        if self.first_byte_s.get().is_none_or(|mean| mean < least) {
+            self.first_byte_s.add(least);
+            self.answers.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     #[inline]

@@ -28,6 +28,7 @@ mod sync {
 
 use std::fmt;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -282,6 +283,15 @@ impl Runner {
         let slowdown = self.load_at(now).slowdown(1);
         self.live.meter().add(sample, slowdown);
         self.hot.spot.add_peak(sample.first_byte, now);
+    }
+
+    /// Another runner's answer began first, when this one's had not after such a time.
+    pub(crate) fn overtaken(&self, after: Duration) {
+        let now = Instant::now();
+        self.live.meter().add_at_least(after);
+        if self.peak_first_byte_s(now).is_none_or(|peak| peak < after.as_secs_f32()) {
+            self.hot.spot.add_peak(after, now);
+        }
     }
 
     pub(crate) fn speed(&self, now: Instant) -> Speed {
