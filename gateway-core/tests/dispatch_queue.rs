@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use common::{model, setup, spec};
 use gateway_core::{
-    Claim, DispatchErrorKind, Dispatched, ModelId, ModelRoutes, Priority, QueuePolicy, Registry, RunnerStatus,
+    CapabilityRouter, Claim, DispatchErrorKind, Dispatched, Fleet, ModelId, ModelRoutes, Pool, Priority,
+    QueuePolicy, Refusal, Registry, Requirements, Router, Runner, RunnerStatus,
 };
 use gateway_testkit::{Fault, MockEngine, Script, request};
 use tokio::task::JoinHandle;
@@ -140,5 +141,45 @@ async fn other_names_of_a_model_wait_in_its_line() {
     for asked in asked {
         asked.await.unwrap().unwrap();
     }
+    setup.all_zero().await;
+}
+
+/// Knows the model by a name that nobody else knows.
+struct Nicknames;
+
+impl Nicknames {
+    fn real() -> Requirements {
+        Requirements::model(model())
+    }
+}
+
+impl Router for Nicknames {
+    fn pool<'f>(&self, _: &Requirements, fleet: &'f Fleet) -> Pool<'f> {
+        CapabilityRouter.pool(&Self::real(), fleet).inexact()
+    }
+
+    fn verdict(&self, _: &Requirements, runner: &Runner) -> Result<(), Refusal> {
+        CapabilityRouter.verdict(&Self::real(), runner)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slot_is_handed_to_who_waits_for_a_name_that_only_the_router_knows() {
+    let queue = QueuePolicy { look: Duration::MAX, ..QueuePolicy::default() };
+    let setup = setup(vec![], |builder| builder.queue(queue).router(Arc::new(Nicknames)));
+    let engine = MockEngine::new(|_| Script::chunks(["fine"]));
+    setup.registry.join(spec("only").slots(1), RunnerStatus::serving([model()]), engine.link());
+    let setup = Arc::new(setup);
+    let held = setup.registry.fleet().runner("only").unwrap().try_reserve().unwrap();
+    let began = Instant::now();
+    let asked = tokio::spawn({
+        let setup = setup.clone();
+        let call = request(&ModelId::new("nick").unwrap(), "{}");
+        async move { setup.dispatcher.dispatch(call).await.map(drop) }
+    });
+    depth(&setup, 1).await;
+    drop(held);
+    asked.await.unwrap().unwrap();
+    assert_eq!(began.elapsed(), Duration::ZERO);
     setup.all_zero().await;
 }

@@ -62,7 +62,11 @@ impl Picker for NextChoice {
     fn concerns(&self, model: &ModelId, runner: &Runner) -> bool {
         let fleet = self.chooser.registry.fleet();
         let Some(runner) = fleet.current(runner.key()) else { return false };
-        runner.model(model.as_str()).is_some()
+        // A router of a stranger may know names that neither the fleet nor the routes do.
+        let is_strange =
+            fleet.model(model.as_str()).is_none() && self.routes.targets(model.as_str()).next().is_none();
+        is_strange
+            || runner.model(model.as_str()).is_some()
             || self.routes.targets(model.as_str()).any(|target| runner.model(target.as_str()).is_some())
     }
 
