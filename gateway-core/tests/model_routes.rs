@@ -110,6 +110,8 @@ async fn an_explanation_names_every_runner_and_sends_nothing() {
         .map(|one| (one.runner.id().as_str(), one.refusal.as_ref().map(ToString::to_string)))
         .collect();
     assert_eq!(verdicts, [("b", Some("is full".to_owned())), ("s", None)]);
+    let ranks: Vec<_> = explained.runners.iter().map(|one| (one.rank, one.is_fallback)).collect();
+    assert_eq!(ranks, [(0, false), (1, true)]);
     drop(held);
     gateway_testkit::assert_all_zero(&setup.dispatcher, [&small, &big]).await;
 }

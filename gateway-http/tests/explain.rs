@@ -115,6 +115,12 @@ async fn names_are_resolved_and_the_strategy_tells_what_it_looks_at() {
     assert_eq!(explanation["targets"], json!(["m", "n", "o"]));
     let models: Vec<_> = (0..3).map(|at| explanation["runners"][at]["model"].clone()).collect();
     assert_eq!(models, ["m", "n", "o"]);
+    let ranks: Vec<_> = (0..3)
+        .map(|at| {
+            (explanation["runners"][at]["rank"].clone(), explanation["runners"][at]["is_fallback"].clone())
+        })
+        .collect();
+    assert_eq!(ranks, [(json!(0), json!(false)), (json!(1), json!(false)), (json!(2), json!(true))]);
     assert_eq!(explanation["runners"][0]["scores"], json!({"zeal": 0.0, "blocks": 2.0, "unknown": null}));
     assert_eq!(explanation["priority"], "low");
     let work = &explanation["workload"];

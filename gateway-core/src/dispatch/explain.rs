@@ -28,6 +28,10 @@ pub struct Explained {
     pub runner: Arc<Runner>,
     /// With which model it would serve.
     pub model: Option<ModelId>,
+    /// How many of the models that would do are looked at before this one; 0: none.
+    pub rank: usize,
+    /// Whether the model is one to fall back on when nobody can serve what was asked for.
+    pub is_fallback: bool,
     /// Why it cannot be reserved now, or `None` if it can.
     pub refusal: Option<Refusal>,
     /// What the balancer looks at.
@@ -44,7 +48,8 @@ impl Dispatcher {
         let fleet = chooser.registry.fleet();
         let mut runners = Vec::new();
         let mut targets = Vec::new();
-        for wish in plan.all_wishes(true) {
+        let fallbacks_from = plan.wishes(false).count();
+        for (rank, wish) in plan.all_wishes(true).enumerate() {
             targets.extend(wish.model().cloned());
             let pool = chooser.router.pool(wish.requirements, &fleet);
             let candidates = chooser.candidates(pool, wish.requirements, &[]);
@@ -55,6 +60,8 @@ impl Dispatcher {
                 runners.push(Explained {
                     runner: runner.clone(),
                     model: wish.model().cloned(),
+                    rank,
+                    is_fallback: rank >= fallbacks_from,
                     refusal: candidates.refusal(runner),
                     scores,
                 });

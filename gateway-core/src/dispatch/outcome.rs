@@ -116,7 +116,7 @@ impl fmt::Display for Outcome {
 pub struct Attempt<'a> {
     /// The request.
     pub request_id: &'a RequestId,
-    /// The model, by the name that the client used.
+    /// The model that was asked of the runner: the one that the request names, or one that the name stands for.
     pub model: Option<&'a ModelId>,
     /// How much work it was said to be.
     pub workload: &'a Workload,

@@ -64,6 +64,9 @@ struct Work {
 struct RunnerView<'a> {
     id: &'a str,
     model: Option<&'a str>,
+    /// How many of the targets are looked at before this one.
+    rank: usize,
+    is_fallback: bool,
     /// `eligible`, or the code of what stands in the way.
     verdict: &'static str,
     /// The same in words.
@@ -178,13 +181,15 @@ impl Work {
 
 impl<'a> RunnerView<'a> {
     fn new(shared: &Shared, explained: &'a Explained) -> Self {
-        let Explained { runner, model, refusal, scores } = explained;
+        let Explained { runner, model, rank, is_fallback, refusal, scores } = explained;
         let load = runner.load();
         let model = model.as_ref().map(|model| model.as_str());
         let described = model.and_then(|model| runner.model(model));
         Self {
             id: runner.id().as_str(),
             model,
+            rank: *rank,
+            is_fallback: *is_fallback,
             verdict: refusal.as_ref().map_or("eligible", refusals::code),
             why: refusal.as_ref().map(ToString::to_string),
             scores: Scores(scores),
