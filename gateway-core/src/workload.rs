@@ -25,7 +25,7 @@ pub struct Workload {
     pub session: Option<u64>,
     /// The prompt, block by block.
     pub prefix: PromptBlocks,
-    /// How long after its arrival the whole answer is still of use.
+    /// How long after its arrival the whole answer is still of use. Strategies are told how much of that is left.
     pub deadline: Option<Duration>,
 }
 

@@ -2,13 +2,14 @@
 
 mod common;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{model, setup, spec};
 use gateway_core::{
-    CapabilityRouter, Claim, DispatchErrorKind, Dispatched, Fleet, ModelId, ModelRoutes, Pool, Priority,
-    QueuePolicy, Refusal, Registry, Requirements, Router, Runner, RunnerStatus,
+    Balancer, Candidates, CapabilityRouter, Claim, DispatchErrorKind, Dispatched, Fleet, ModelId,
+    ModelRoutes, Pool, Priority, QueuePolicy, Refusal, Registry, Requirements, Reservation, Router, Runner,
+    RunnerStatus,
 };
 use gateway_testkit::{Fault, MockEngine, Script, request};
 use tokio::task::JoinHandle;
@@ -182,4 +183,43 @@ async fn a_slot_is_handed_to_who_waits_for_a_name_that_only_the_router_knows() {
     asked.await.unwrap().unwrap();
     assert_eq!(began.elapsed(), Duration::ZERO);
     setup.all_zero().await;
+}
+
+/// Notes the deadlines that it is told of.
+#[derive(Default)]
+struct Watching(Mutex<Vec<Option<Duration>>>);
+
+impl Balancer for Watching {
+    fn name(&self) -> &'static str {
+        "watching"
+    }
+
+    fn pick(&self, requirements: &Requirements, candidates: &Candidates<'_>) -> Option<Reservation> {
+        assert_eq!(requirements.workload, candidates.requirements().workload);
+        self.0.lock().unwrap().push(requirements.workload.deadline);
+        (0..candidates.len()).find_map(|at| candidates.try_reserve(at))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn strategies_are_told_how_much_of_a_deadline_the_wait_has_left() {
+    let watching = Arc::new(Watching::default());
+    let setup = setup(vec![], |builder| builder.queue(QueuePolicy::default()).balancer(watching.clone()));
+    let engine = MockEngine::new(|_| Script::chunks(["fine"]));
+    setup.registry.join(spec("only").slots(1), RunnerStatus::serving([model()]), engine.link());
+    let setup = Arc::new(setup);
+    let held = setup.registry.fleet().runner("only").unwrap().try_reserve().unwrap();
+    let mut call = request(&model(), "{}");
+    call.requirements.workload.deadline = Some(Duration::from_secs(10));
+    let asked = tokio::spawn({
+        let setup = setup.clone();
+        async move { setup.dispatcher.dispatch(call).await.map(drop) }
+    });
+    depth(&setup, 1).await;
+    tokio::time::advance(Duration::from_secs(3)).await;
+    drop(held);
+    asked.await.unwrap().unwrap();
+    let seen = watching.0.lock().unwrap().clone();
+    let (first, last) = (seen.first().unwrap(), seen.last().unwrap());
+    assert_eq!((*first, *last), (Some(Duration::from_secs(10)), Some(Duration::from_secs(7))));
 }

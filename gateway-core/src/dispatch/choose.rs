@@ -64,7 +64,9 @@ impl Chooser {
         for leniency in Reluctance::ALL {
             let mut spared = false;
             for (at, wish) in plan.wishes(fallbacks).enumerate() {
-                match self.pick(wish.requirements, tried, &fleet, now, leniency) {
+                let by_now = plan.by_now(&wish, now);
+                let requirements = by_now.as_ref().unwrap_or(wish.requirements);
+                match self.pick(requirements, tried, &fleet, now, leniency) {
                     Ok(reservation) => return Some(Choice { reservation, wish: (fallbacks, at) }),
                     Err(Spared(more)) => spared |= more,
                 }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::Dispatcher;
 use super::plan::Plan;
 use crate::balance::Score;
@@ -44,7 +46,7 @@ impl Dispatcher {
     pub fn explain(&self, requirements: &Requirements) -> Explanation {
         let shared = &self.shared;
         let chooser = &shared.chooser;
-        let plan = Plan::new(requirements.clone(), &shared.routes);
+        let plan = Plan::new(requirements.clone(), &shared.routes, Instant::now());
         let fleet = chooser.registry.fleet();
         let mut runners = Vec::new();
         let mut targets = Vec::new();

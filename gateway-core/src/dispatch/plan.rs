@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use crate::body::RequestBody;
 use crate::names::ModelId;
@@ -18,6 +19,7 @@ pub(crate) struct Plan {
     targets: Option<Arc<[Target]>>,
     /// The same for each target.
     routed: Vec<Requirements>,
+    arrived: Instant,
 }
 
 /// One of the models that will do.
@@ -28,14 +30,25 @@ pub(crate) struct Wish<'p> {
 }
 
 impl Plan {
-    pub(crate) fn new(named: Requirements, routes: &ModelRoutes) -> Self {
+    pub(crate) fn new(named: Requirements, routes: &ModelRoutes, arrived: Instant) -> Self {
         let targets = match &named.model {
             Some(model) if !routes.is_empty() => routes.route(model.as_str()).cloned(),
             _ => None,
         };
         let routed = targets.iter().flat_map(|targets| targets.iter());
         let routed = routed.map(|target| Requirements { model: Some(target.model.clone()), ..named.clone() });
-        Self { routed: routed.collect(), targets, named }
+        Self { routed: routed.collect(), targets, named, arrived }
+    }
+
+    /// What a wish is now, if time has passed on which it depends: strategies are to see what is left.
+    pub(crate) fn by_now(&self, wish: &Wish<'_>, now: Instant) -> Option<Requirements> {
+        let deadline = wish.requirements.workload.deadline?;
+        let passed = now.saturating_duration_since(self.arrived);
+        (!passed.is_zero()).then(|| {
+            let mut requirements = wish.requirements.clone();
+            requirements.workload.deadline = Some(deadline.saturating_sub(passed));
+            requirements
+        })
     }
 
     /// What the client asked for.

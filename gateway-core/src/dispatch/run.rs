@@ -61,7 +61,7 @@ pub(super) async fn run(shared: &Arc<Shared>, call: Dispatch) -> Result<Dispatch
     let mut journey = Journey {
         shared,
         id,
-        plan: Plan::new(requirements, &shared.routes),
+        plan: Plan::new(requirements, &shared.routes, now),
         claim,
         head,
         body,
