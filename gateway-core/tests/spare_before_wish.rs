@@ -54,7 +54,7 @@ async fn who_loads_on_demand_goes_before_a_loaded_runner_that_asked_for_a_pause(
     setup.registry.join(spec("cold"), cold, fine().link());
     assert_eq!(served_by(&setup, "m").await, ("cold".to_owned(), 2));
     assert_eq!(
-        setup.dispatcher.standing(&setup.registry.fleet().runner("r0").unwrap()).held.unwrap().1,
+        setup.dispatcher.standing(setup.registry.fleet().runner("r0").unwrap()).held.unwrap().1,
         HeldFor::RetryAfter
     );
     assert_eq!(served_by(&setup, "m").await, ("cold".to_owned(), 1));
