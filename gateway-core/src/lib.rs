@@ -84,7 +84,9 @@ pub use health::{
     BreakerPolicy, BreakerState, HealthPolicy, HeldFor, HoldPolicy, OutlierPolicy, Standing, WarmupPolicy,
 };
 pub use inventory::{Inventory, InventoryChange};
-pub use lifecycle::{IdleUnload, Lifecycle, LifecyclePolicy, LoadEnd, LoadError, Loading, ModelLoad};
+pub use lifecycle::{
+    IdleUnload, Lifecycle, LifecyclePolicy, LoadEnd, LoadError, Loading, ModelLoad, OrderError,
+};
 pub use link::{LinkDescription, LinkError, LinkRequest, LinkResponse, RunnerLink};
 pub use names::{Generation, InvalidName, ModelId, RequestId, RunnerId, RunnerKey};
 pub use peer::PeerAddr;

@@ -4,8 +4,8 @@ mod common;
 
 use common::*;
 use gateway_core::{
-    Command, CommandReply, Health, LinkError, Model, ModelState, ReportedLoad, RunnerId, RunnerSpec,
-    RunnerStatus,
+    Command, CommandReply, Health, LinkError, Model, ModelState, ReportedLoad, Requirements, RunnerId,
+    RunnerSpec, RunnerStatus,
 };
 use serde_json::json;
 
@@ -136,4 +136,27 @@ async fn a_runner_can_be_drained_and_taken_back() {
         assert_eq!(serves().await, status, "{body}");
     }
     assert_eq!(whole(&gateway, drain("yes")).await.status, 400);
+}
+
+#[tokio::test]
+async fn a_model_in_use_is_not_unloaded_unless_it_is_forced() {
+    let link = Mock::ok();
+    let gateway = with_runner(&link);
+    let runner = gateway.dispatcher().registry().fleet().runner("r1").unwrap().clone();
+    let held = runner.try_reserve_for(&Requirements::model(model("m"))).unwrap();
+    let unload = async |body: &'static str| {
+        whole(&gateway, as_admin(post("/admin/runners/r1/unload-model", body))).await
+    };
+    let answer = unload(r#"{"model_id":"m"}"#).await;
+    assert_eq!((answer.status, &answer.json()["success"]), (409, &json!(false)));
+    assert!(answer.json()["message"].as_str().unwrap().contains("in use"), "{answer:?}");
+    assert!(link.commands.lock().unwrap().is_empty());
+    assert_eq!(whole(&gateway, chat(r#"{"model":"m"}"#)).await.status, 200);
+
+    let done = CommandReply { result: Ok(()), status: None };
+    link.replies.lock().unwrap().extend([Ok(done.clone()), Ok(done)]);
+    assert_eq!(unload(r#"{"model_id":"m","force":true}"#).await.status, 200);
+    assert_eq!(link.commands.lock().unwrap().clone(), [Command::UnloadModel(model("m"))]);
+    assert!(runner.try_reserve_for(&Requirements::model(model("m"))).is_none(), "nothing new is sent to it");
+    drop(held);
 }

@@ -20,6 +20,7 @@
 //! two who wait for each other's memory take turns instead of evicting each other's model before it has
 //! served.
 
+mod by_hand;
 mod error;
 mod line;
 mod loading;
@@ -43,6 +44,7 @@ use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub use by_hand::OrderError;
 pub use error::LoadError;
 pub use loading::Loading;
 pub use policy::{IdleUnload, LifecyclePolicy};

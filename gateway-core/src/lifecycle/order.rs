@@ -8,6 +8,7 @@ use futures_util::future::{Either, select};
 use tokio::time::{sleep, timeout};
 
 use super::Inner;
+use super::by_hand::end_of_unload;
 use super::error::LoadError;
 use super::report::Ordered;
 use super::spot::Spot;
@@ -16,7 +17,7 @@ use crate::command::{Command, CommandReply};
 use crate::link::LinkError;
 use crate::names::{ModelId, RunnerKey};
 use crate::registry::RunnerChange;
-use crate::runner::{Model, ModelChange, ModelState, Runner};
+use crate::runner::{Model, ModelChange, ModelState, Runner, RunnerStatus};
 
 /// How long a runner stays busy after an order that could not even be given. Who decided that it could looks
 /// again then; should the two ever go on disagreeing, they do so at leisure.
@@ -36,7 +37,7 @@ impl Drop for Busy {
 }
 
 /// A change that shows in the fleet. Dropped before it is ended, nobody knows how it ended.
-struct Shown<'a> {
+pub(super) struct Shown<'a> {
     inner: &'a Inner,
     runner: &'a RunnerKey,
     model: &'a ModelId,
@@ -44,7 +45,7 @@ struct Shown<'a> {
 }
 
 impl<'a> Shown<'a> {
-    fn begin(
+    pub(super) fn begin(
         inner: &'a Inner,
         runner: &'a RunnerKey,
         model: &'a ModelId,
@@ -54,7 +55,7 @@ impl<'a> Shown<'a> {
     }
 
     /// `false` if the runner has left meanwhile.
-    fn end(mut self, change: ModelChange) -> bool {
+    pub(super) fn end(mut self, change: ModelChange) -> bool {
         self.ended = true;
         self.inner.change(self.runner, self.model, change)
     }
@@ -84,7 +85,7 @@ enum Told {
 }
 
 /// What the runner said of the model when the command was done.
-enum Said {
+pub(super) enum Said {
     Nothing,
     State(ModelState),
     /// It does not list it any more.
@@ -157,7 +158,7 @@ async fn order(inner: &Inner, there: &Runner, model: &ModelId, shown: Shown<'_>)
 }
 
 /// What holds of a model that the runner says to have loaded. `None` if it contradicts itself.
-fn end_of_load(said: Said) -> Option<ModelChange> {
+pub(super) fn end_of_load(said: Said) -> Option<ModelChange> {
     match said {
         Said::Nothing => Some(ModelChange::Ended(ModelState::Loaded)),
         // Still loading: it answers before it is done, and will say when it is.
@@ -187,12 +188,7 @@ pub(super) async fn unload(inner: &Inner, runner: &Runner, model: &ModelId, why:
                 record.succeeded(model, Act::Unload);
                 record.ours.remove(model);
             });
-            shown.end(match said {
-                Said::Nothing => ModelChange::Ended(ModelState::Available),
-                // What it says is older than what it has done, or not done yet.
-                Said::State(ModelState::Loaded | ModelState::Unloading) => ModelChange::Unknown,
-                Said::State(_) | Said::NotListed => ModelChange::AsReported,
-            });
+            shown.end(end_of_unload(said));
             return true;
         }
         Told::Left => return false,
@@ -212,6 +208,16 @@ pub(super) async fn unload(inner: &Inner, runner: &Runner, model: &ModelId, why:
     false
 }
 
+/// What a status says of a model, by whatever of its names.
+pub(super) fn said_of(status: Option<&RunnerStatus>, model: &ModelId) -> Said {
+    let Some(status) = status else { return Said::Nothing };
+    let by_id = status.models.iter().find(|listed| listed.id == *model);
+    match by_id.or_else(|| status.models.iter().find(|listed| listed.local_name() == model)) {
+        Some(listed) => Said::State(listed.state.clone()),
+        None => Said::NotListed,
+    }
+}
+
 /// Sends a command, waits for its answer and passes on what the runner says of itself in it.
 async fn tell(inner: &Inner, runner: &Runner, command: Command, limit: Duration) -> Told {
     let (Command::LoadModel(model) | Command::UnloadModel(model)) = command.clone() else {
@@ -228,13 +234,7 @@ async fn tell(inner: &Inner, runner: &Runner, command: Command, limit: Duration)
         Ok(Err(error)) => return Told::Lost(error),
         Err(_) => return Told::TimedOut,
     };
-    let said = match &status {
-        None => Said::Nothing,
-        Some(status) => match status.models.iter().find(|listed| listed.id == model) {
-            Some(listed) => Said::State(listed.state.clone()),
-            None => Said::NotListed,
-        },
-    };
+    let said = said_of(status.as_ref(), &model);
     if let Some(status) = status {
         inner.registry.update(runner.key(), RunnerChange::Status(status));
     }

@@ -42,6 +42,11 @@ impl Latch {
         self.word.compare_exchange(0, CLOSED, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
+    /// Lets nobody begin any more, whoever is inside.
+    pub(crate) fn shut(&self) {
+        self.word.fetch_or(CLOSED, Ordering::SeqCst);
+    }
+
     pub(crate) fn open(&self) {
         self.word.fetch_and(!CLOSED, Ordering::SeqCst);
     }

@@ -23,6 +23,8 @@ pub enum ModelChange {
     /// can reserve the runner for it, whatever snapshot it picked from. Shows as [`ModelState::Unloading`],
     /// whatever the runner says, until another change ends it.
     Unloading,
+    /// The same also while requests use the model: those go on as long as the runner lets them.
+    ForcedUnloading,
     /// The order has ended, and this is known: it shows until the runner says how it is. Only
     /// [`ModelState::Failed`] stays for longer: until the model is loaded, or told to load, again.
     Ended(ModelState),
@@ -108,9 +110,15 @@ impl Runner {
         let before = orders.iter().position(|order| order.local == local).map(|at| orders.swap_remove(at));
         let is_active = before.as_ref().is_some_and(Order::is_active);
         let word = match change {
-            ModelChange::Loading | ModelChange::Unloading if is_active => return None,
+            ModelChange::Loading | ModelChange::Unloading | ModelChange::ForcedUnloading if is_active => {
+                return None;
+            }
             ModelChange::Loading => Some(Word::Loading),
             ModelChange::Unloading => self.close_model(&local).then_some(Word::Unloading).map(Some)?,
+            ModelChange::ForcedUnloading => {
+                self.usages_of(&local).for_each(|usage| usage.latch().shut());
+                Some(Word::Unloading)
+            }
             ModelChange::Ended(ModelState::Failed { message }) => Some(Word::Failed(message.clone())),
             ModelChange::Ended(_) | ModelChange::AsReported => None,
             ModelChange::Unknown => {

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use gateway_core::{BoxError, Command, CommandReply, LinkError, ModelId, RequestId, Runner, RunnerChange};
+use gateway_core::{BoxError, Command, CommandReply, ModelId, OrderError, RequestId, Runner, RunnerChange};
 use http::request::Parts;
 use http::{Response, StatusCode};
 use http_body::Body;
@@ -38,6 +38,14 @@ struct LoadRequest {
     model_id: ModelName,
 }
 
+#[derive(Deserialize)]
+struct UnloadRequest {
+    model_id: ModelName,
+    /// Whether to unload it although requests use it.
+    #[serde(default)]
+    force: bool,
+}
+
 struct ModelName(ModelId);
 
 impl<'de> Deserialize<'de> for ModelName {
@@ -53,6 +61,9 @@ struct DrainRequest {
 }
 
 /// `POST /admin/runners/{id}/load-model`, `/unload-model`, `/drain` and `/request-status`.
+///
+/// A model that is in use is not unloaded (409) unless the body says `"force": true`. From before the command is
+/// sent nothing new is sent to a model that is to be unloaded.
 ///
 /// Answered when the runner has answered. If the admin goes away first, the command's future is dropped; the
 /// link says what that means for the runner.
@@ -76,17 +87,27 @@ where
     let Some(runner) = runner else {
         return Ok(answer(StatusCode::NOT_FOUND, false, "Runner not found or offline"));
     };
+    let mut force = false;
     let command = match command {
         AdminCommand::Drain => return drain(shared, &runner, &body),
         AdminCommand::Load => Command::LoadModel(read::<LoadRequest>(&body)?.model_id.0),
-        AdminCommand::Unload => Command::UnloadModel(read::<LoadRequest>(&body)?.model_id.0),
+        AdminCommand::Unload => {
+            let unload: UnloadRequest = read(&body)?;
+            force = unload.force;
+            Command::UnloadModel(unload.model_id.0)
+        }
         AdminCommand::Status => Command::Status,
     };
     // One that is not operational may still say how it is.
     if command != Command::Status && !runner.status().health.is_operational() {
         return Ok(answer(StatusCode::BAD_REQUEST, false, "Runner is not operational"));
     }
-    let result = runner.link().command(command.clone()).await;
+    let lifecycle = shared.dispatcher.lifecycle();
+    let result = match &command {
+        Command::LoadModel(model) => lifecycle.load(&runner, model).await,
+        Command::UnloadModel(model) => lifecycle.unload(&runner, model, force).await,
+        Command::Status => status(shared, &runner).await,
+    };
     Ok(done(shared, &runner, &command, request_id, result))
 }
 
@@ -105,25 +126,30 @@ fn drain(shared: &Shared, runner: &Runner, body: &[u8]) -> Result<Response<Bytes
     Ok(answer(StatusCode::OK, true, message))
 }
 
+async fn status(shared: &Shared, runner: &Runner) -> Result<(), OrderError> {
+    let CommandReply { result, status } = runner.link().command(Command::Status).await?;
+    // Fresh from the runner: the next request for a model need not wait for its next report.
+    if let Some(status) = status {
+        shared.dispatcher.registry().update(runner.key(), RunnerChange::Status(status));
+    }
+    result.map_err(OrderError::Refused)
+}
+
 fn done(
     shared: &Shared,
     runner: &Runner,
     command: &Command,
     request_id: &RequestId,
-    result: Result<CommandReply, LinkError>,
+    result: Result<(), OrderError>,
 ) -> Response<Bytes> {
-    let (status, error) = match result {
-        Ok(CommandReply { result, status }) => {
-            // Fresh from the runner: the next request for the model need not wait for its next report.
-            if let Some(status) = status {
-                shared.dispatcher.registry().update(runner.key(), RunnerChange::Status(status));
-            }
-            result.map_or_else(|words| (StatusCode::BAD_GATEWAY, Some(words)), |()| (StatusCode::OK, None))
-        }
-        Err(error) if error.is_unsupported() => (StatusCode::NOT_IMPLEMENTED, Some(error.to_string())),
-        Err(error) if error.is_timeout() => (StatusCode::GATEWAY_TIMEOUT, Some(error.to_string())),
-        Err(error) => (StatusCode::BAD_GATEWAY, Some(error.to_string())),
+    let status = match &result {
+        Ok(()) => StatusCode::OK,
+        Err(OrderError::InUse { .. } | OrderError::UnderWay { .. }) => StatusCode::CONFLICT,
+        Err(OrderError::Link(error)) if error.is_unsupported() => StatusCode::NOT_IMPLEMENTED,
+        Err(OrderError::Link(error)) if error.is_timeout() => StatusCode::GATEWAY_TIMEOUT,
+        Err(_) => StatusCode::BAD_GATEWAY,
     };
+    let error = result.err().map(|error| error.to_string());
     let model = match command {
         Command::LoadModel(model) | Command::UnloadModel(model) => Some(model.clone()),
         Command::Status => None,
