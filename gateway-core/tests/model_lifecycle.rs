@@ -2,6 +2,7 @@
 
 mod lifecycle_support;
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,8 +10,9 @@ use std::time::Duration;
 use gateway_core::{
     DispatchErrorKind, LeaveReason, LifecyclePolicy, Model, ModelState, Registry, RunnerChange,
 };
-use gateway_testkit::CommandScript;
+use gateway_testkit::{CommandScript, Fault, MockEngine, Script};
 use lifecycle_support::*;
+use tokio::time::Instant;
 
 fn is_loading(state: &ModelState) -> bool {
     matches!(state, ModelState::Loading { .. })
@@ -379,5 +381,65 @@ async fn nothing_is_left_behind_by_those_who_leave() {
         }
         assert_eq!(world.ask("m").await.unwrap(), "r");
         gateway_testkit::assert_all_zero(&world.dispatcher, [&engine]).await;
+    }
+}
+
+/// An engine that cuts every answer off while it is broken.
+fn breakable() -> (MockEngine, Arc<AtomicBool>) {
+    let broken = Arc::new(AtomicBool::new(true));
+    let is_broken = broken.clone();
+    let engine = MockEngine::new(move |_| match is_broken.load(Ordering::SeqCst) {
+        true => Script::text("").fault(Fault::CutBeforeHead),
+        false => Script::text("fine"),
+    });
+    (engine, broken)
+}
+
+/// One runner has the model loaded and fails until its breaker opens; another has it on disk and other things
+/// in memory.
+async fn one_that_fails_and_one_that_could_load() -> (World, MockEngine, Arc<AtomicBool>) {
+    let world = world(LifecyclePolicy { max_loaded: NonZeroU32::new(1), ..LifecyclePolicy::default() });
+    let ((bad, broken), other) = (breakable(), engine());
+    world.join("bad", [loaded("m")], &bad);
+    world.join("other", [loaded("a"), on_disk("m")], &other);
+    for _ in 0..5 {
+        let kind = world.ask("m").await.unwrap_err().kind();
+        assert!(matches!(kind, DispatchErrorKind::RunnerFailed(_)), "{kind:?}");
+    }
+    assert!(other.commands().is_empty(), "whatever fails must not have its model loaded everywhere");
+    (world, other, broken)
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_loaded_or_evicted_for_a_fault_that_passes() {
+    let (world, other, broken) = one_that_fails_and_one_that_could_load().await;
+    broken.store(false, Ordering::SeqCst);
+    let began = Instant::now();
+    assert_eq!(world.ask("m").await.unwrap(), "bad");
+    assert!(began.elapsed() > Duration::ZERO, "its breaker was open");
+    assert!(other.commands().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_goes_on_failing_is_followed_by_another() {
+    let (world, other, _broken) = one_that_fails_and_one_that_could_load().await;
+    // The probe fails too.
+    world.ask("m").await.unwrap_err();
+    assert!(other.commands().is_empty());
+    assert_eq!(world.ask("m").await.unwrap(), "other");
+    assert_eq!(other.commands(), [unload("a"), load("m")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_cannot_be_reached_or_drains_is_followed_by_another() {
+    for drains in [false, true] {
+        let (world, other) = (world(LifecyclePolicy::default()), engine());
+        let gone = MockEngine::new(|_| Script::text("").fault(Fault::Unreachable));
+        let key = world.join("gone", [loaded("m")], &gone);
+        world.join("other", [on_disk("m")], &other);
+        if drains {
+            world.registry.update(&key, RunnerChange::Drain(true));
+        }
+        assert_eq!(world.ask("m").await.unwrap(), "other", "{drains}");
     }
 }

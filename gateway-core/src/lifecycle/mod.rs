@@ -70,8 +70,12 @@ pub(crate) use wanted::Wants;
 /// Loads models that requests ask for, makes room for them, and unloads what nobody asks for any more.
 ///
 /// A model that is on a runner's disk ([`ModelState::Available`]) is loaded there when a request asks for it
-/// and nobody has it loaded: once for any number of requests, on the runner that is best for it. Runners that
-/// load models by themselves ([`ModelState::OnDemand`]) are left to do so.
+/// and nobody has it loaded who can serve it: once for any number of requests, on the runner that is best for it.
+/// Runners that load models by themselves ([`ModelState::OnDemand`]) are left to do so.
+///
+/// Who has it loaded and takes nothing new, is not operational, cannot be reached or has been failing for more
+/// than a few seconds does not count. But a request that failed on a runner which has the model does not have it
+/// loaded on another: it may be the request.
 ///
 /// Cheap to clone; clones share everything. One per registry: the second would respect what the first has
 /// under way, but not know who waits for it.
@@ -142,8 +146,9 @@ impl Lifecycle {
     /// counts here as ready. `tried` are the runners that the request does not get again.
     ///
     /// `None` if nobody has the model on disk who could serve the request with it, or all of them failed at
-    /// it a moment ago (then [`Lifecycle::retry_after`] says how long that is held against them), or too many
-    /// wait already. If somebody has loaded it in this very moment, what is returned is ready at once.
+    /// it a moment ago (then [`Lifecycle::retry_after`] says how long that is held against them), or the request
+    /// may itself be why it failed on a runner that has the model, or too many wait already. If somebody has loaded
+    /// it in this very moment, what is returned is ready at once.
     ///
     /// Nothing happens until [`Loading::wait`] is called.
     pub fn ensure(&self, requirements: &Requirements, tried: &[Tried]) -> Option<Loading> {

@@ -1,6 +1,7 @@
 //! Where a model is best loaded.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -11,7 +12,7 @@ use super::state::{Act, Ask, State};
 use super::wanted::Wanted;
 use crate::balance::Candidates;
 use crate::fleet::Fleet;
-use crate::health::HealthPolicy;
+use crate::health::{BreakerState, HealthPolicy};
 use crate::names::{ModelId, RunnerKey};
 use crate::router::{Pool, Refusal, Router};
 use crate::runner::{ASSUMED_SLOTS, ModelState, Runner};
@@ -47,6 +48,15 @@ pub(super) struct Look<'a> {
     pub(super) now: Instant,
 }
 
+/// Why a request does not get a runner that has its model loaded.
+enum KeptFrom {
+    /// It has failed there, and may be why: it must not go from runner to runner and have its model loaded on
+    /// each.
+    ForGood,
+    /// The runner has failed others, and is tried again soon.
+    ForNow,
+}
+
 /// What one runner is for a load, if it fits the request.
 enum Stand {
     Free(Rank, Room),
@@ -63,8 +73,17 @@ enum Stand {
 type Rank = (bool, bool, usize, usize, u64, u32);
 
 impl Look<'_> {
+    /// A runner whose breaker lets somebody try it within this time is waited for: as long as a breaker opens
+    /// for at first ([`BreakerPolicy::OPEN_FOR`](crate::BreakerPolicy::OPEN_FOR) and its jitter), and sooner than most models are loaded. One that
+    /// fails again is open for longer, and then the model is loaded elsewhere.
+    const SOON: Duration = Duration::from_secs(6);
+
     pub(super) fn find(&self, ask: &Ask) -> Found {
         let Some(entry) = self.fleet.model(ask.model.as_str()) else { return Found::Nobody };
+        let kept_from = self.kept_from(ask, entry.known());
+        if matches!(kept_from, Some(KeptFrom::ForGood)) {
+            return Found::Nobody;
+        }
         let mut free = Vec::new();
         let mut later = false;
         let mut spared = 0;
@@ -82,10 +101,35 @@ impl Look<'_> {
             return Found::Nobody;
         }
         match self.best(ask, free, &mut later) {
+            // Nothing is loaded or evicted for a fault that may have passed before the load has ended.
+            Some(_) if kept_from.is_some() => Found::Coming,
             Some(spot) => Found::Spot(spot),
             None if later => Found::Later,
             None => Found::Nobody,
         }
+    }
+
+    /// Why the request does not get a runner that has the model, if that is no reason to load it elsewhere.
+    fn kept_from(&self, ask: &Ask, known: &[Arc<Runner>]) -> Option<KeptFrom> {
+        let mut soon = None;
+        for runner in known {
+            let has_it = runner
+                .model(ask.model.as_str())
+                .is_some_and(|model| matches!(model.state, ModelState::Loaded | ModelState::OnDemand));
+            if !has_it || !runner.is_available() || !self.router.accepts(&ask.requirements, runner) {
+                continue;
+            }
+            if ask.tried.iter().any(|tried| tried.sent && tried.runner.id == *runner.id()) {
+                return Some(KeptFrom::ForGood);
+            }
+            match runner.standing(self.now, self.health).breaker {
+                BreakerState::Open { until, .. } if until <= self.now + Self::SOON => {
+                    soon = Some(KeptFrom::ForNow);
+                }
+                _ => {}
+            }
+        }
+        soon
     }
 
     /// The same among a few runners, for one who has found nobody else.
