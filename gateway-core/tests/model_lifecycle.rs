@@ -326,7 +326,7 @@ async fn only_so_many_wait() {
     let requests: Vec<_> = (0..3).map(|_| world.asks("m")).collect();
     told(&engine, 1).await;
     assert_eq!(world.lifecycle().waiting(), 3);
-    assert_eq!(world.ask("m").await.unwrap_err().kind(), DispatchErrorKind::NoneEligible);
+    assert_eq!(world.ask("m").await.unwrap_err().kind(), DispatchErrorKind::QueueFull);
     for request in requests {
         request.await.unwrap().unwrap();
     }

@@ -35,7 +35,8 @@ pub enum DispatchErrorKind {
     NoneEligible,
     /// Every runner that could serve it is full, and there is no queue.
     Overloaded,
-    /// Every runner that could serve it is full, and so is the queue or the tenant's share of it.
+    /// Every runner that could serve it is full, and so is the queue or the tenant's share of it; or too many wait
+    /// for models to be loaded.
     QueueFull,
     /// It waited for a slot, or for its model to be loaded, for as long as it would.
     QueueTimeout,

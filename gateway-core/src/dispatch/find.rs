@@ -21,6 +21,8 @@ pub(super) enum NotFound {
     Nobody,
     /// Somebody could, but the queue has no place, or the wait for a slot was in vain.
     Full(QueueError),
+    /// Somebody may have the model on its disk, but too many wait for models already.
+    TooMany,
     /// Somebody has the model on its disk, and could not load it.
     NotLoaded(LoadError),
     /// The time for the whole request was up.
@@ -160,6 +162,9 @@ impl Journey<'_> {
                 _ => DispatchErrorKind::QueueFull,
             };
             return fail(kind).retrying_after(error.retry_after());
+        }
+        if let Some(NotFound::TooMany) = why {
+            return fail(DispatchErrorKind::QueueFull).retrying_after(Duration::from_secs(5));
         }
         if let Some(NotFound::Impatient) = why {
             return fail(DispatchErrorKind::QueueTimeout).retrying_after(Duration::from_secs(5));

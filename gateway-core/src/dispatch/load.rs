@@ -12,7 +12,7 @@ use super::find::NotFound;
 use super::plan::{Plan, Wish};
 use super::run::Journey;
 use crate::balance::Tried;
-use crate::lifecycle::{LoadError, Loading};
+use crate::lifecycle::{LoadError, Loading, NoLoad};
 
 /// How soon it is found out at the earliest that a load has ended in vain and there is no room for another.
 const LOOK: Duration = Duration::from_secs(1);
@@ -27,14 +27,15 @@ struct Sought<'s> {
 
 impl Sought<'_> {
     /// The first that can be loaded now, or else the first that can be once there is room for it.
-    fn begin(&self, wishes: &[Wish<'_>]) -> Option<(usize, Loading)> {
-        let mut in_line = None;
+    fn begin(&self, wishes: &[Wish<'_>]) -> Result<(usize, Loading), NoLoad> {
+        let mut in_line = Err(NoLoad::Nobody);
         for (at, wish) in wishes.iter().enumerate() {
-            let Some(loading) = self.shared.lifecycle.ensure(wish.requirements, self.tried) else { continue };
-            if !loading.lacks_room() {
-                return Some((at, loading));
+            match self.shared.lifecycle.try_ensure(wish.requirements, self.tried) {
+                Ok(loading) if !loading.lacks_room() => return Ok((at, loading)),
+                Ok(loading) => in_line = in_line.or(Ok((at, loading))),
+                Err(NoLoad::TooMany) => in_line = in_line.or(Err(NoLoad::TooMany)),
+                Err(NoLoad::Nobody) => {}
             }
-            in_line = in_line.or(Some((at, loading)));
         }
         in_line
     }
@@ -96,7 +97,12 @@ async fn load_any(
 ) -> Result<Result<Option<Loading>, NotFound>, Elapsed> {
     let mut wishes: Vec<_> = sought.plan.wishes(false).collect();
     let mut last = None;
-    while let Some((at, mut loading)) = sought.begin(&wishes) {
+    let why = loop {
+        let (at, mut loading) = match sought.begin(&wishes) {
+            Ok(begun) => begun,
+            Err(NoLoad::Nobody) => break NotFound::Nobody,
+            Err(NoLoad::TooMany) => break NotFound::TooMany,
+        };
         let waited = loop {
             // While it is being loaded it is enough to look from time to time whether it still is.
             let look = if loading.lacks_room() { patience } else { patience.max(LOOK) };
@@ -115,6 +121,6 @@ async fn load_any(
             Err(error) => last = Some(error),
         }
         wishes.remove(at);
-    }
-    Ok(Err(last.map_or(NotFound::Nobody, NotFound::NotLoaded)))
+    };
+    Ok(Err(last.map_or(why, NotFound::NotLoaded)))
 }

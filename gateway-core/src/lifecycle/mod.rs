@@ -67,6 +67,14 @@ use state::{Act, Ask, Job, Record, State};
 use wanted::Wanted;
 pub(crate) use wanted::Wants;
 
+/// Why there is nothing to wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoLoad {
+    Nobody,
+    /// So many wait already that it was not even looked.
+    TooMany,
+}
+
 /// Loads models that requests ask for, makes room for them, and unloads what nobody asks for any more.
 ///
 /// A model that is on a runner's disk ([`ModelState::Available`]) is loaded there when a request asks for it
@@ -152,15 +160,20 @@ impl Lifecycle {
     ///
     /// Nothing happens until [`Loading::wait`] is called.
     pub fn ensure(&self, requirements: &Requirements, tried: &[Tried]) -> Option<Loading> {
+        self.try_ensure(requirements, tried).ok()
+    }
+
+    /// The same, and says why not.
+    pub(crate) fn try_ensure(&self, requirements: &Requirements, tried: &[Tried]) -> Result<Loading, NoLoad> {
         let inner = &self.inner;
-        let model = requirements.model.clone().filter(|_| inner.policy.enabled)?;
+        let model = requirements.model.clone().filter(|_| inner.policy.enabled).ok_or(NoLoad::Nobody)?;
         // Most requests that nobody can serve ask for what nobody has.
-        inner.registry.fleet().model(model.as_str())?;
+        inner.registry.fleet().model(model.as_str()).ok_or(NoLoad::Nobody)?;
         let number = inner.state().number();
         let ask = Ask::new(model, requirements, tried, number);
         // Counted before the first look, so that whoever frees something later knows of it.
-        let mut loading = Loading::new(inner.clone(), ask)?;
-        loading.look(News::Anywhere).then_some(loading)
+        let mut loading = Loading::new(inner.clone(), ask).ok_or(NoLoad::TooMany)?;
+        loading.look(News::Anywhere).then_some(loading).ok_or(NoLoad::Nobody)
     }
 
     /// Rings when runners, or what they have loaded, change.
