@@ -1,25 +1,23 @@
+mod assembly;
+mod error;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use error::BuildError;
 use gateway_core::{
-    Balancer, CancellationToken, Deadlines, Dispatcher, Door, HealthPolicy, HedgePolicy, InMemoryRegistry,
-    LeastLoaded, LifecyclePolicy, ModelId, ModelRoutes, Observer, QueuePolicy, Registry, RetryPolicy, Router,
-    RunnerSource,
+    Balancer, Deadlines, HealthPolicy, HedgePolicy, InMemoryRegistry, LeastLoaded, LifecyclePolicy, ModelId,
+    ModelRoutes, Observer, QueuePolicy, Registry, RetryPolicy, Router, RunnerSource,
 };
-use tokio::sync::{Semaphore, broadcast};
-use tokio_util::task::TaskTracker;
 
-use crate::admin;
 use crate::admission::Admission;
 use crate::auth::{Access, Authenticator, BearerTokens};
-use crate::gateway::{Gateway, Shared, Upgraded};
-use crate::generic::{Forwarding, GenericRoute, GenericTable, InvalidRoute, MAX_UPGRADED};
-use crate::inference::{BodyLimits, PromptHashing, Reasons};
+use crate::generic::{Forwarding, GenericRoute};
+use crate::inference::{BodyLimits, PromptHashing};
 use crate::metrics::Metrics;
 use crate::needs::{Need, Needs};
-use crate::request_log::{RequestSink, Sinks};
-use crate::route::{Endpoint, Route};
+use crate::request_log::RequestSink;
 
 /// Puts a [`Gateway`] together.
 ///
@@ -321,150 +319,6 @@ impl GatewayBuilder {
 
     /// The most request sinks: each is told on the way of the request.
     pub const MAX_SINKS: usize = 4;
-
-    /// The gateway. Starts the runner sources, so it must be called within a tokio runtime if there are any.
-    pub fn build(self) -> Result<Gateway, BuildError> {
-        let clients = self.clients.access("client")?.ok_or(BuildError::NoClients)?;
-        let admins = self.admins.access("admin")?.unwrap_or(Access::Closed);
-        let doors = doors(&self.sources)?;
-        if self.prompts.block_bytes < PromptHashing::MIN_BLOCK_BYTES {
-            return Err(BuildError::BlocksTooSmall);
-        }
-        if self.keepalive.is_some_and(|every| every < Self::MIN_SSE_KEEPALIVE) {
-            return Err(BuildError::KeepaliveTooShort);
-        }
-        if self.sinks.len() > Self::MAX_SINKS {
-            return Err(BuildError::TooManySinks);
-        }
-        // Also models of single names may have a keep-alive time.
-        let keeps_alive =
-            self.lifecycle.keep_alive.is_some() || self.lifecycle.keep_alive_of.values().any(Option::is_some);
-        let tends = self.lifecycle.enabled && keeps_alive;
-        if (tends || !self.sources.is_empty()) && tokio::runtime::Handle::try_current().is_err() {
-            return Err(BuildError::NoRuntime);
-        }
-        if let Some((model, _)) = self.needs.of_model.iter().find(|(_, need)| !need.is_sound()) {
-            return Err(InvalidRoute::Need { whose: format!("the model `{model}`") }.into());
-        }
-        let generic = GenericTable::new(self.generic, self.deadlines)?;
-        let mut dispatcher = Dispatcher::builder(self.registry.clone())
-            .balancer(self.balancer)
-            .observer(self.metrics.clone())
-            .deadlines(self.deadlines)
-            .retry(self.retry)
-            .queue(self.queue)
-            .health(self.health)
-            .lifecycle(self.lifecycle)
-            .routes(self.routes);
-        if let Some(hedge) = self.hedge {
-            dispatcher = dispatcher.hedge(hedge);
-        }
-        if let Some(router) = self.router {
-            dispatcher = dispatcher.router(router);
-        }
-        let dispatcher =
-            self.observers.into_iter().fold(dispatcher, |builder, one| builder.observer(one)).build();
-
-        let stop = CancellationToken::new();
-        let sources = TaskTracker::new();
-        for source in self.sources {
-            sources.spawn(source.run(self.registry.clone(), stop.clone()));
-        }
-        if tends {
-            let (lifecycle, stop) = (dispatcher.lifecycle().clone(), stop.clone());
-            sources.spawn(async move { lifecycle.tend(&stop).await });
-        }
-        let shared = Arc::new(Shared {
-            clients,
-            admins,
-            admission: self.admission,
-            prompts: Some(self.prompts).filter(|_| dispatcher.reads_prompts()),
-            limits: BodyLimits { total: self.deadlines.total, ..self.limits },
-            dispatcher,
-            doors,
-            generic,
-            forwarding: self.forwarding,
-            needs: self.needs,
-            upgraded: Upgraded { places: Arc::new(Semaphore::new(MAX_UPGRADED)), tasks: TaskTracker::new() },
-            metrics: self.metrics,
-            sinks: Sinks::new(self.sinks),
-            reasons: Reasons::default(),
-            keepalive: self.keepalive,
-            patience: self.queue.patience,
-            closing: stop.child_token(),
-            stop,
-            sources,
-            commands: broadcast::Sender::new(admin::COMMANDS_KEPT),
-            watchers: Arc::new(Semaphore::new(admin::MAX_WATCHERS)),
-        });
-        shared.metrics.serve(&shared);
-        Ok(Gateway::new(shared))
-    }
-}
-
-fn doors(sources: &[Box<dyn RunnerSource>]) -> Result<Vec<Arc<dyn Door>>, BuildError> {
-    let mut doors: Vec<Arc<dyn Door>> = Vec::new();
-    for door in sources.iter().filter_map(|source| source.door()) {
-        let path = door.path();
-        if !path.starts_with('/') || Route::find(path, &doors).endpoint() != Endpoint::Unknown {
-            return Err(BuildError::DoorTaken { path: path.to_owned() });
-        }
-        doors.push(door);
-    }
-    Ok(doors)
-}
-
-/// Why a gateway could not be built.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum BuildError {
-    /// Nobody said who the clients are.
-    #[error(
-        "nobody may use this gateway: call client_tokens or client_authenticator, or allow_anonymous_clients if \
-         everybody may"
-    )]
-    NoClients,
-    /// Tokens, an authenticator and anonymous access exclude each other.
-    #[error("{whose}s are let in by tokens, by an authenticator or all of them: call one of the three")]
-    Contradiction {
-        /// `client` or `admin`.
-        whose: &'static str,
-    },
-    /// A token that nobody could send.
-    #[error("a {whose} token is invalid: it must be one or more visible ASCII characters without spaces")]
-    InvalidToken {
-        /// `client` or `admin`.
-        whose: &'static str,
-    },
-    /// A door's path is no path, or leads somewhere else already.
-    #[error(
-        "the door path `{path}` must begin with `/` and must not be in use: give the runner source another"
-    )]
-    DoorTaken {
-        /// The path.
-        path: String,
-    },
-    /// Blocks of prompts that are hardly more than their hash.
-    #[error(
-        "prompts are hashed in blocks of at least {} bytes: make them larger",
-        PromptHashing::MIN_BLOCK_BYTES
-    )]
-    BlocksTooSmall,
-    /// Comments would be most of what is sent.
-    #[error(
-        "event streams are kept alive every {:?} at most: give a longer time",
-        GatewayBuilder::MIN_SSE_KEEPALIVE
-    )]
-    KeepaliveTooShort,
-    /// Each sink takes time on every request.
-    #[error("a gateway has at most {} request sinks: put several behind one", GatewayBuilder::MAX_SINKS)]
-    TooManySinks,
-    /// A route besides the gateway's own, or what requests need, makes no sense.
-    #[error(transparent)]
-    Generic(#[from] InvalidRoute),
-    /// Runner sources, and whoever unloads idle models, need a runtime to run on.
-    #[error("runner sources and keep-alive times need a tokio runtime: call build within one")]
-    NoRuntime,
 }
 
 impl fmt::Debug for GatewayBuilder {

@@ -1,10 +1,11 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use gateway_core::{BoxError, CancellationToken, Dispatcher, Door, RequestId};
 use http::header::{CONTENT_LENGTH, HeaderValue};
@@ -21,7 +22,7 @@ use crate::admission::Admission;
 use crate::api;
 use crate::auth::{Access, Identity};
 use crate::body::GatewayBody;
-use crate::builder::GatewayBuilder;
+use crate::builder::{BuildError, GatewayBuilder};
 use crate::error::ApiError;
 use crate::generic::{self, Forwarding, Found, GenericTable};
 use crate::inference::{self, BodyLimits, PromptHashing, Reasons};
@@ -40,12 +41,26 @@ use crate::shutdown::{self, Drained};
 /// started are told to stop; [`Gateway::shutdown`] does that in good order.
 #[derive(Clone)]
 pub struct Gateway {
-    shared: Arc<Shared>,
+    house: Arc<House>,
     /// Not in `Shared`: a request that outlives the last clone must not keep the sources going.
     _stop_with_last: Arc<DropGuard>,
 }
 
-/// What all clones share, and each request under way.
+/// What all clones share.
+pub(crate) struct House {
+    current: ArcSwap<Shared>,
+    /// Held by whoever changes the settings.
+    changing: Mutex<()>,
+}
+
+impl House {
+    /// The gateway as it is set now. Whoever begins something goes by it to the end.
+    pub(crate) fn now(&self) -> Arc<Shared> {
+        self.current.load_full()
+    }
+}
+
+/// What each request under way shares with others that came under the same settings.
 pub(crate) struct Shared {
     pub(crate) dispatcher: Dispatcher,
     pub(crate) clients: Access,
@@ -72,6 +87,8 @@ pub(crate) struct Shared {
     pub(crate) closing: CancellationToken,
     /// Cancelled when the sources are to stop.
     pub(crate) stop: CancellationToken,
+    /// Cancelled when somebody else is to unload idle models, too.
+    pub(crate) tending: CancellationToken,
     pub(crate) sources: TaskTracker,
     pub(crate) commands: broadcast::Sender<Arc<CommandDone>>,
     /// Places for readers of the event stream.
@@ -79,6 +96,7 @@ pub(crate) struct Shared {
 }
 
 /// Connections that have changed to another protocol.
+#[derive(Clone)]
 pub(crate) struct Upgraded {
     pub(crate) places: Arc<Semaphore>,
     /// Ended by the shutdown.
@@ -93,23 +111,49 @@ impl Gateway {
 
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let guard = shared.stop.clone().drop_guard();
-        Self { shared, _stop_with_last: Arc::new(guard) }
+        let metrics = shared.metrics.clone();
+        let house = Arc::new(House { current: ArcSwap::new(shared), changing: Mutex::new(()) });
+        metrics.serve(&house);
+        Self { house, _stop_with_last: Arc::new(guard) }
     }
 
-    /// The one path to the runners. Its [`registry`](Dispatcher::registry) is the gateway's.
-    pub fn dispatcher(&self) -> &Dispatcher {
-        &self.shared.dispatcher
+    /// The one path to the runners, as it is set now. Its [`registry`](Dispatcher::registry) is the gateway's.
+    pub fn dispatcher(&self) -> Dispatcher {
+        self.house.now().dispatcher.clone()
+    }
+
+    /// Goes by other settings from now on, without dropping anything.
+    ///
+    /// `settings` are those of a whole gateway, not only what is to change. Requests that are under way or wait
+    /// end by the settings under which they came; the next ones go by the new. What runners are there, what is
+    /// counted of them and of requests, and what is known of their health stays; so do registry, runner
+    /// sources, request sinks and metrics, and whatever `settings` say of the registry and metrics is left aside. To
+    /// change the runners, give their source other ones, as with `HttpRunners::handle` of `gateway-transport-http`. A
+    /// strategy begins anew, unless it is the same [`Arc`] as before.
+    ///
+    /// Must be called within a tokio runtime if models have keep-alive times.
+    ///
+    /// # Errors
+    /// As [`GatewayBuilder::build`], and [`BuildError::Lasting`] if the settings bring sources or sinks. Then nothing has
+    /// changed.
+    pub fn reconfigure(&self, settings: GatewayBuilder) -> Result<(), BuildError> {
+        let _one_at_a_time = self.house.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.house.now();
+        let next = settings.succeed(&before)?;
+        self.house.current.store(Arc::new(next));
+        before.tending.cancel();
+        Ok(())
     }
 
     /// All metrics in the OpenMetrics text format, as [`Gateway::observability`] serves them.
     pub fn metrics_text(&self) -> String {
-        self.shared.metrics.text()
+        self.house.now().metrics.text()
     }
 
     /// A small service with `/metrics`, `/health` and `/readyz`, without authentication: for a listener that
     /// clients cannot reach.
     pub fn observability(&self) -> Observability {
-        Observability::new(self.shared.clone())
+        Observability::new(self.house.clone())
     }
 
     /// Drains: takes nothing new, waits up to `patience` for what is under way, stops the runner sources and
@@ -121,7 +165,7 @@ impl Gateway {
     /// after that: a call once the server has ended has them written, too. Calling it again is harmless. Cancel safe; dropped
     /// early, the gateway stays closed and nothing else has been stopped.
     pub async fn shutdown(&self, patience: Duration) -> Drained {
-        shutdown::shutdown(&self.shared, patience).await
+        shutdown::shutdown(&self.house.now(), patience).await
     }
 }
 
@@ -143,7 +187,7 @@ where
     }
 
     fn call(&mut self, request: http::Request<B>) -> ResponseFuture {
-        let shared = self.shared.clone();
+        let shared = self.house.now();
         Box::pin(async move { Ok(serve(&shared, request).await) })
     }
 }
@@ -259,6 +303,6 @@ async fn who(shared: &Shared, route: Route<'_>, request: &Parts) -> Result<Ident
 
 impl fmt::Debug for Gateway {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gateway").field("dispatcher", &self.shared.dispatcher).finish_non_exhaustive()
+        f.debug_struct("Gateway").field("dispatcher", &self.house.now().dispatcher).finish_non_exhaustive()
     }
 }

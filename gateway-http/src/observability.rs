@@ -10,19 +10,19 @@ use tower_service::Service;
 use crate::api;
 use crate::body::GatewayBody;
 use crate::error::ApiError;
-use crate::gateway::Shared;
+use crate::gateway::House;
 use crate::respond::with_type;
 
 /// `/metrics`, `/health` and `/readyz` as a service of their own, without authentication and without a trace
 /// in log or metrics. Made by [`Gateway::observability`](crate::Gateway::observability). Cheap to clone.
 #[derive(Clone)]
 pub struct Observability {
-    shared: Arc<Shared>,
+    house: Arc<House>,
 }
 
 impl Observability {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+    pub(crate) fn new(house: Arc<House>) -> Self {
+        Self { house }
     }
 
     fn answer(&self, method: &Method, path: &str, version: Version) -> Response<GatewayBody> {
@@ -30,9 +30,9 @@ impl Observability {
             ApiError::method_not_allowed("GET, HEAD").into_response(version)
         } else {
             match path {
-                "/metrics" => with_type(StatusCode::OK, OPEN_METRICS, self.shared.metrics.text().into()),
+                "/metrics" => with_type(StatusCode::OK, OPEN_METRICS, self.house.now().metrics.text().into()),
                 "/health" => api::health(),
-                "/readyz" => api::ready(&self.shared),
+                "/readyz" => api::ready(&self.house.now()),
                 _ => ApiError::not_found(path).into_response(version),
             }
         };

@@ -4,7 +4,6 @@ use tokio::time::Instant;
 
 use super::budgets::Budgets;
 use super::choose::Chooser;
-use super::drain::Drain;
 use super::waiting::NextChoice;
 use super::{Deadlines, Dispatcher, HedgePolicy, Observer, RetryPolicy, Shared};
 use crate::balance::{Balancer, LeastLoaded};
@@ -38,6 +37,7 @@ pub struct DispatcherBuilder {
     queue: QueuePolicy,
     health: HealthPolicy,
     lifecycle: LifecyclePolicy,
+    before: Option<Dispatcher>,
 }
 
 impl DispatcherBuilder {
@@ -54,6 +54,7 @@ impl DispatcherBuilder {
             queue: QueuePolicy::default(),
             health: HealthPolicy::default(),
             lifecycle: LifecyclePolicy::default(),
+            before: None,
         }
     }
 
@@ -117,19 +118,34 @@ impl DispatcherBuilder {
         self
     }
 
+    /// Makes the dispatcher the successor of another over the same registry, for new settings while the program
+    /// runs: requests that are under way or wait with the other go on by its settings, and the two are closed,
+    /// counted and waited for together. Who waits for a model to be loaded and what was measured of runners is
+    /// known to both; retry budgets begin anew.
+    pub fn after(mut self, before: &Dispatcher) -> Self {
+        self.before = Some(before.clone());
+        self
+    }
+
     /// The dispatcher.
     pub fn build(self) -> Dispatcher {
         let Self { registry, router, balancer, observers, deadlines, retry, hedge, routes, queue, .. } = self;
         let (health, policy) = (self.health, self.lifecycle);
-        let lifecycle =
-            Lifecycle::observed(registry.clone(), router.clone(), health, policy, observers.clone());
+        let before = self.before.map(|before| before.shared);
+        let lifecycle = match &before {
+            Some(before) => {
+                before.lifecycle.go_by(router.clone(), health, policy, observers.clone());
+                before.lifecycle.clone()
+            }
+            None => Lifecycle::observed(registry.clone(), router.clone(), health, policy, observers.clone()),
+        };
         let chooser = Chooser { registry, router, balancer, health };
         let routes = Arc::new(routes);
         let bell = chooser.registry.fleet().bell().clone();
         let next = NextChoice { chooser: chooser.clone(), routes: routes.clone() };
         let queue = AdmissionQueue::new(queue, bell, next, observers.clone());
         let budgets = Budgets::new(&retry, hedge.as_ref());
-        let drain = Arc::new(Drain::default());
+        let drain = before.map_or_else(Arc::default, |before| before.drain.clone());
         let outliers = Outliers::new(Instant::now());
         let shared = Shared {
             chooser,

@@ -73,7 +73,7 @@ impl Loading {
 
     /// `None` if too many wait already.
     pub(super) fn new(inner: Arc<Inner>, ask: Ask) -> Option<Self> {
-        let most = inner.policy.max_waiting;
+        let most = inner.rules().policy.max_waiting;
         let one_more = |waiting: usize| (waiting < most).then(|| waiting + 1);
         inner.waiting.fetch_update(Ordering::SeqCst, Ordering::Relaxed, one_more).ok()?;
         let bell = inner.registry.fleet().bell().wait();

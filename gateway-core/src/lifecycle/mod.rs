@@ -38,6 +38,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
@@ -92,12 +93,17 @@ pub struct Lifecycle {
     inner: Arc<Inner>,
 }
 
-pub(crate) struct Inner {
-    registry: Arc<dyn Registry>,
+/// What it goes by, which may change while it is at work.
+struct Rules {
     router: Arc<dyn Router>,
     health: HealthPolicy,
     policy: LifecyclePolicy,
     observers: Vec<Arc<dyn Observer>>,
+}
+
+pub(crate) struct Inner {
+    registry: Arc<dyn Registry>,
+    rules: ArcSwap<Rules>,
     /// Never held while the registry is changed: who is told of that may come back here.
     state: Mutex<State>,
     fleet_changed: Notify,
@@ -129,10 +135,7 @@ impl Lifecycle {
     ) -> Self {
         let inner = Arc::new(Inner {
             registry,
-            router,
-            health,
-            policy,
-            observers,
+            rules: ArcSwap::from_pointee(Rules { router, health, policy, observers }),
             state: Mutex::default(),
             fleet_changed: Notify::new(),
             line: Mutex::default(),
@@ -145,8 +148,20 @@ impl Lifecycle {
     }
 
     /// What it goes by.
-    pub fn policy(&self) -> &LifecyclePolicy {
-        &self.inner.policy
+    pub fn policy(&self) -> LifecyclePolicy {
+        self.inner.rules().policy.clone()
+    }
+
+    /// Goes by other rules from now on. What is under way ends by the old ones; whoever [tends](Lifecycle::tend) has to
+    /// begin anew if the keep-alive times are others.
+    pub(crate) fn go_by(
+        &self,
+        router: Arc<dyn Router>,
+        health: HealthPolicy,
+        policy: LifecyclePolicy,
+        observers: Vec<Arc<dyn Observer>>,
+    ) {
+        self.inner.rules.store(Arc::new(Rules { router, health, policy, observers }));
     }
 
     /// Sees to it that somebody can serve the request: joins a load that is under way, or begins one. To be
@@ -166,7 +181,8 @@ impl Lifecycle {
     /// The same, and says why not.
     pub(crate) fn try_ensure(&self, requirements: &Requirements, tried: &[Tried]) -> Result<Loading, NoLoad> {
         let inner = &self.inner;
-        let model = requirements.model.clone().filter(|_| inner.policy.enabled).ok_or(NoLoad::Nobody)?;
+        let model =
+            requirements.model.clone().filter(|_| inner.rules().policy.enabled).ok_or(NoLoad::Nobody)?;
         // Most requests that nobody can serve ask for what nobody has.
         inner.registry.fleet().model(model.as_str()).ok_or(NoLoad::Nobody)?;
         let number = inner.state().number();
@@ -214,6 +230,10 @@ impl Lifecycle {
 }
 
 impl Inner {
+    fn rules(&self) -> Arc<Rules> {
+        self.rules.load_full()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -233,7 +253,8 @@ impl Inner {
     }
 
     fn record_failure(&self, runner: &RunnerKey, model: &ModelId, act: Act) {
-        self.record(runner, |record| record.failed(model, act, &self.policy.backoff, Instant::now()));
+        let backoff = self.rules().policy.backoff;
+        self.record(runner, |record| record.failed(model, act, &backoff, Instant::now()));
     }
 
     fn is_ready(&self, ask: &Ask) -> bool {
@@ -242,12 +263,13 @@ impl Inner {
 
     /// Whether somebody could serve if only a slot were free.
     fn is_ready_in(&self, fleet: &Fleet, ask: &Ask) -> bool {
+        let Rules { router, health, .. } = &*self.rules();
         let any = |pool| {
-            let candidates = Candidates::new(pool, &*self.router, &ask.requirements, &ask.tried);
-            candidates.under(&self.health).has_busy()
+            let candidates = Candidates::new(pool, &**router, &ask.requirements, &ask.tried);
+            candidates.under(health).has_busy()
         };
-        any(self.router.pool(&ask.requirements, fleet))
-            || self.router.fallback(&ask.requirements, fleet).is_some_and(any)
+        any(router.pool(&ask.requirements, fleet))
+            || router.fallback(&ask.requirements, fleet).is_some_and(any)
     }
 
     /// The next thing to wait for. `None` if there is nothing. Who is in line already need not look further
@@ -260,7 +282,8 @@ impl Inner {
         let now = Instant::now();
         // Before the look, so that whoever frees something after it knows whom to call.
         let was_in_line = self.line().enter(ask, now);
-        let (router, health, policy) = (&*self.router, &self.health, &self.policy);
+        let Rules { router, health, policy, .. } = &*self.rules();
+        let router = &**router;
         let (wanted, line) = (&self.wanted, &self.line);
         let look = Look { router, health, policy, state, wanted, line, fleet: &fleet, now };
         let stage = if let News::On(runners) = news {
@@ -374,6 +397,6 @@ impl Listener for Inner {
 
 impl fmt::Debug for Lifecycle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lifecycle").field("policy", &self.inner.policy).finish_non_exhaustive()
+        f.debug_struct("Lifecycle").field("policy", &self.inner.rules().policy).finish_non_exhaustive()
     }
 }

@@ -125,7 +125,7 @@ pub(super) async fn load(inner: Arc<Inner>, spot: Spot, busy: Busy) -> Result<()
 async fn order(inner: &Inner, there: &Runner, model: &ModelId, shown: Shown<'_>) -> Result<(), LoadError> {
     let key = there.key();
     let runner = key.id.clone();
-    let limit = inner.policy.load_timeout;
+    let limit = inner.rules().policy.load_timeout;
     let error = match tell(inner, there, Command::LoadModel(model.clone()), limit).await {
         Told::Done(said) => match end_of_load(said) {
             Some(change) => {
@@ -181,7 +181,7 @@ pub(super) async fn unload(inner: &Inner, runner: &Runner, model: &ModelId, why:
     // From here on nobody can begin to use it, and nobody does.
     let Some(shown) = Shown::begin(inner, key, model, ModelChange::Unloading) else { return false };
     tracing::info!(runner = %key, %model, why, "unloading the model");
-    let limit = inner.policy.unload_timeout;
+    let limit = inner.rules().policy.unload_timeout;
     let (end, error) = match tell(inner, runner, Command::UnloadModel(model.clone()), limit).await {
         Told::Done(said) => {
             inner.record(key, |record| {

@@ -114,6 +114,6 @@ impl Drop for Ordered<'_> {
     fn drop(&mut self) {
         let Self { inner, runner, model, since, end } = *self;
         let load = ModelLoad { runner, model, duration: since.elapsed(), end };
-        inner.observers.iter().for_each(|observer| observer.loaded(&load));
+        inner.rules().observers.iter().for_each(|observer| observer.loaded(&load));
     }
 }

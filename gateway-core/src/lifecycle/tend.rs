@@ -23,7 +23,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const LOOK_AT_LAST: Duration = Duration::from_secs(3600);
 
 pub(super) async fn tend(inner: &Arc<Inner>, stop: &CancellationToken) {
-    let Some(shortest) = inner.policy.shortest_keep_alive().filter(|_| inner.policy.enabled) else {
+    let policy = inner.rules().policy.clone();
+    let Some(shortest) = policy.shortest_keep_alive().filter(|_| policy.enabled) else {
         return stop.cancelled().await;
     };
     let mut under_way: FuturesUnordered<BoxFuture<'static, ()>> = FuturesUnordered::new();
@@ -91,7 +92,7 @@ fn expired(inner: &Arc<Inner>, now: Instant) -> (Vec<Expired>, Option<Instant>) 
 
 /// When a model is to be unloaded, if nothing uses it until then. In the past if it is time.
 fn expiry(inner: &Inner, state: &State, runner: &Runner, model: &Model, now: Instant) -> Option<Instant> {
-    let policy = &inner.policy;
+    let policy = &inner.rules().policy;
     let keep_alive = policy.keep_alive_for(&model.id)?;
     let record = state.record(runner.key());
     let is_ours = record.is_some_and(|record| record.ours.contains(&model.id));

@@ -41,7 +41,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, text};
 use prometheus_client::registry::Registry;
 
-use crate::gateway::Shared;
+use crate::gateway::House;
 use detours::DetourMetrics;
 use inference::InferenceMetrics;
 pub(crate) use inference::ModelSeries;
@@ -62,11 +62,11 @@ pub(crate) struct Metrics {
     queue: QueueMetrics,
     loads: LoadMetrics,
     /// Weak, because the gateway owns these metrics, and a host's registry may live longer than it.
-    gateway: OnceLock<Weak<Shared>>,
+    gateway: OnceLock<Weak<House>>,
 }
 
 impl Metrics {
-    pub(crate) fn serve(&self, gateway: &Arc<Shared>) {
+    pub(crate) fn serve(&self, gateway: &Arc<House>) {
         // Set once, by the one who built both.
         let _ = self.gateway.set(Arc::downgrade(gateway));
     }
@@ -111,7 +111,7 @@ impl Collector for Scrape {
         metrics.detours.encode(&mut encoder)?;
         metrics.queue.encode(&mut encoder)?;
         metrics.loads.encode(&mut encoder)?;
-        let gateway = metrics.gateway.get().and_then(Weak::upgrade);
+        let gateway = metrics.gateway.get().and_then(Weak::upgrade).map(|house| house.now());
         let dispatcher = gateway.as_ref().map(|gateway| &gateway.dispatcher);
         metrics.outcomes.encode(&mut encoder, dispatcher.map(|it| it.registry().fleet()).as_deref())?;
         let Some(dispatcher) = dispatcher else { return Ok(()) };
