@@ -70,6 +70,13 @@ pub(crate) async fn model_is_there(gateway: &Gateway) {
     while !registry.fleet().can_serve() && events.next().await.is_some() {}
 }
 
+/// Waits until nothing can be served any more.
+pub(crate) async fn model_is_gone(gateway: &Gateway) {
+    let registry = gateway.dispatcher().registry();
+    let mut events = registry.events();
+    while registry.fleet().can_serve() && events.next().await.is_some() {}
+}
+
 /// Asks the gateway without any server: it is a service like any other.
 ///
 /// # Errors

@@ -4,6 +4,9 @@
 #[path = "../custom_balancer.rs"]
 #[allow(dead_code, reason = "its main is not called here")]
 mod custom_balancer;
+#[path = "../custom_inventory.rs"]
+#[allow(dead_code, reason = "its main is not called here")]
+mod custom_inventory;
 #[path = "../custom_link.rs"]
 #[allow(dead_code, reason = "its main is not called here")]
 mod custom_link;
@@ -36,6 +39,13 @@ async fn the_balancer_prefers_its_zone_and_spills_over() {
     let seen = custom_balancer::run().await.unwrap();
     has(&seen[0], "200", "hello from near");
     has(&seen[1], "200", "hello from far");
+}
+
+#[tokio::test]
+async fn the_inventory_tells_who_comes_and_goes() {
+    let seen = custom_inventory::run().await.unwrap();
+    has(&seen[0], "200", "hello from http");
+    has(&seen[1], "404", "error");
 }
 
 #[tokio::test]

@@ -28,6 +28,14 @@
 //! # Ok::<(), gateway_transport_http::InvalidAddress>(())
 //! ```
 //!
+//! # Features
+//!
+//! None is on by default. `file` and `kubernetes` bring what the table says. `kubernetes` chooses a version of
+//! `k8s-openapi`, of which a program can have one only; a host that uses that crate itself takes
+//! `kubernetes-any-version` and chooses.
+//!
+//! # Addresses
+//!
 //! Only `http://` addresses work here: TLS is not built in.
 //!
 //! # Cancel safety

@@ -6,7 +6,10 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gateway_core::{FleetEvent, InventoryChange::*, LeaveReason, Registry, Runner, RunnerChange, RunnerId};
+use gateway_core::{
+    FleetEvent, Inventory, InventoryChange, InventoryChange::*, LeaveReason, Registry, Runner, RunnerChange,
+    RunnerId,
+};
 use gateway_transport_http::{HttpRunner, HttpRunners};
 use proptest::prelude::*;
 use sourcing::{Running, next, pinned, run, told};
@@ -283,6 +286,25 @@ async fn when_the_inventory_has_nothing_more_to_say_all_stays() {
     assert!(!running.task.is_finished());
     let registry = running.stopped().await;
     assert!(registry.fleet().runners().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_inventory_that_panics_takes_nobody_with_it() {
+    struct Broken(bool);
+    #[async_trait::async_trait]
+    impl Inventory for Broken {
+        type Entry = HttpRunner;
+        async fn next(&mut self) -> Option<InventoryChange<HttpRunner>> {
+            assert!(!self.0, "as the test says");
+            self.0 = true;
+            Some(Found(pinned("a")))
+        }
+    }
+    let running = run(HttpRunners::from_inventory(Broken(false)));
+    running.until_there("a").await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(ids(&running), ["a"]);
+    running.stopped().await;
 }
 
 #[tokio::test(start_paused = true)]

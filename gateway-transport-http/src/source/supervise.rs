@@ -1,10 +1,12 @@
 //! One engine of supervision over any inventory: who is new is watched, who has gone drains.
 
 use std::collections::{HashMap, HashSet};
+use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use gateway_core::{CancellationToken, Inventory, InventoryChange, Registry, RunnerId};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -67,7 +69,13 @@ impl Supervisor {
             let change = {
                 let next = async {
                     match &mut inventory {
-                        Some(inventory) => inventory.next().await,
+                        Some(inventory) => {
+                            let told = AssertUnwindSafe(inventory.next()).catch_unwind().await;
+                            told.unwrap_or_else(|_| {
+                                tracing::error!("the inventory broke off: what is known stays");
+                                None
+                            })
+                        }
                         None => std::future::pending().await,
                     }
                 };
