@@ -8,7 +8,8 @@ use crate::names::RunnerId;
 /// inventory of your own.
 ///
 /// It tells and does no more: whoever reads it finds out what has changed, brings runners in and lets those
-/// that have gone drain. So it may say the same thing twice, and a whole list after every change is fine.
+/// that have gone drain. So it may say the same thing twice, and a whole list after every change is fine. Best
+/// it begins with a whole list: if it takes another inventory's place, that tells which of the other's have gone.
 ///
 /// ```
 /// use async_trait::async_trait;

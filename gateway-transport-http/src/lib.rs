@@ -52,10 +52,10 @@ mod source;
 
 pub use address::InvalidAddress;
 pub use engine::EngineLink;
-pub use inventory::{DnsNames, FixedList, HttpRunnersHandle, Resolve, RunnerEntry};
+pub use inventory::{DnsNames, FixedList, Resolve, RunnerEntry};
 #[cfg(feature = "file")]
 pub use inventory::{FileProblem, WatchedFile};
 #[cfg(feature = "kubernetes-any-version")]
 pub use inventory::{Kubernetes, KubernetesPort};
 pub use link::{HttpLink, HttpLinkBuilder};
-pub use source::{HttpRunner, HttpRunners, InvalidRunner};
+pub use source::{HttpRunner, HttpRunners, HttpRunnersHandle, InvalidRunner};

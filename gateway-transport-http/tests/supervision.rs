@@ -324,6 +324,45 @@ async fn a_list_is_changed_through_its_handle() {
     assert_eq!(ids(&running), ["a", "c"]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn all_that_was_said_can_be_replaced_through_the_handle() {
+    let (handle, runners) = HttpRunners::handle();
+    handle.replace(HttpRunners::list([pinned("a"), pinned("b"), pinned("c")]).slots(4).label("zone", "eu"));
+    let running = run(runners);
+    let c = running.until_there("c").await;
+    let (a, b) = (running.of("a"), running.of("b"));
+    assert_eq!((a.load().slots.unwrap().get(), a.spec().labels["zone"].as_str()), (4, "eu"));
+
+    // Another inventory: nothing happens until it tells of its runners.
+    let (tell, told) = told();
+    handle.replace(told.label("zone", "eu").slots(8).drain_timeout(Duration::from_secs(5)));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(running.of("a").key(), a.key());
+    let _hangs = c.try_reserve().unwrap();
+    tell.send(All(vec![pinned("a").slots(4), pinned("b")])).await.unwrap();
+    running.until("c's draining", |_| c.is_draining()).await;
+    assert_eq!(running.of("a").key(), a.key(), "one that comes out the same is not disturbed");
+    assert!(b.has_left() && running.of("b").load().slots.unwrap().get() == 8, "it has other slots now");
+    let began = Instant::now();
+    running.until("the end of the new time to drain", |runners| runners.len() == 2).await;
+    assert_eq!(began.elapsed().as_secs(), 5);
+
+    // A list goes by what was said for all; the inventory is not heard any more.
+    handle.set(vec![pinned("d")]);
+    running.until_there("d").await;
+    running.until("the others' leaving", |runners| runners.len() == 1).await;
+    assert_eq!(running.of("d").load().slots.unwrap().get(), 8);
+    assert!(tell.send(Found(pinned("a"))).await.is_err());
+    // Both before anybody looks: the list, by the terms of the other.
+    handle.replace(HttpRunners::fixed::<&str>([]).slots(2));
+    handle.set(vec![pinned("d"), pinned("e")]);
+    running.until_there("e").await;
+    assert!(running.registry.fleet().runners().iter().all(|runner| runner.load().slots.unwrap().get() == 2));
+    // None at all.
+    handle.replace(HttpRunners::fixed::<&str>([]));
+    running.until("the end", <[_]>::is_empty).await;
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Found(u8, u32),

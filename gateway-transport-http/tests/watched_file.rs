@@ -121,7 +121,7 @@ async fn a_file_that_is_half_written_is_not_taken_for_a_short_one() {
     let file = File::new("half.toml");
     let whole = entry("a", "") + &entry("b", "");
     file.write(&whole);
-    let mut watched = WatchedFile::new(&file.0);
+    let mut watched = file.watched();
     let count = |change: Option<InventoryChange<_>>| match change {
         Some(InventoryChange::All(runners)) => runners.len(),
         other => panic!("{other:?}"),
@@ -131,7 +131,7 @@ async fn a_file_that_is_half_written_is_not_taken_for_a_short_one() {
     {
         let mut next = std::pin::pin!(watched.next());
         // Long enough to be seen, too short to stand.
-        let seen = WatchedFile::INTERVAL.mul_f64(1.1) + Duration::from_millis(50);
+        let seen = Duration::from_millis(100);
         assert!(tokio::time::timeout(seen, next.as_mut()).await.is_err());
         file.write(&(whole + &entry("c", "")));
         assert_eq!(count(next.await), 3);

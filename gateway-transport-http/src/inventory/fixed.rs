@@ -18,17 +18,18 @@ use crate::source::{HttpRunner, InvalidRunner};
 /// let runners = HttpRunners::from(list);
 /// assert!(runners.validate().is_ok());
 /// ```
-#[derive(Clone, Default)]
+#[derive(Clone)]
 #[must_use = "a list does nothing until a gateway runs it"]
 pub struct FixedList {
-    entries: Vec<Result<HttpRunner, InvalidRunner>>,
+    /// Until it has been told.
+    entries: Option<Vec<Result<HttpRunner, InvalidRunner>>>,
 }
 
 impl FixedList {
     /// Runners of which only the addresses are known.
     pub fn addresses<A: AsRef<str>>(addresses: impl IntoIterator<Item = A>) -> Self {
-        let entries = addresses.into_iter().map(|address| Ok(HttpRunner::new(address)?)).collect();
-        Self { entries }
+        let entries = addresses.into_iter().map(|address| Ok(HttpRunner::new(address)?));
+        Self { entries: Some(entries.collect()) }
     }
 
     /// Addresses with commas in between. What is empty is passed over.
@@ -38,21 +39,21 @@ impl FixedList {
 
     /// Runners of which more is known.
     pub fn runners(runners: impl IntoIterator<Item = HttpRunner>) -> Self {
-        Self { entries: runners.into_iter().map(Ok).collect() }
+        Self { entries: Some(runners.into_iter().map(Ok).collect()) }
     }
 
     /// How many entries there are, good or bad.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.entries().len()
     }
 
     /// Whether there is no entry.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.entries().is_empty()
     }
 
     pub(crate) fn entries(&self) -> &[Result<HttpRunner, InvalidRunner>] {
-        &self.entries
+        self.entries.as_deref().unwrap_or_default()
     }
 }
 
@@ -61,10 +62,7 @@ impl Inventory for FixedList {
     type Entry = HttpRunner;
 
     async fn next(&mut self) -> Option<InventoryChange<HttpRunner>> {
-        if self.entries.is_empty() {
-            return None;
-        }
-        let good = std::mem::take(&mut self.entries).into_iter().filter_map(|entry| {
+        let good = self.entries.take()?.into_iter().filter_map(|entry| {
             entry.inspect_err(|error| tracing::error!(%error, "a runner of the list is left out")).ok()
         });
         Some(InventoryChange::All(good.collect()))
@@ -73,6 +71,6 @@ impl Inventory for FixedList {
 
 impl fmt::Debug for FixedList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FixedList").field("runners", &self.entries.len()).finish()
+        f.debug_struct("FixedList").field("runners", &self.len()).finish()
     }
 }

@@ -5,7 +5,6 @@ mod entry;
 #[cfg(feature = "file")]
 mod file;
 mod fixed;
-mod handle;
 #[cfg(feature = "kubernetes-any-version")]
 mod kubernetes;
 
@@ -14,8 +13,6 @@ pub use entry::RunnerEntry;
 #[cfg(feature = "file")]
 pub use file::{FileProblem, WatchedFile};
 pub use fixed::FixedList;
-pub(crate) use handle::Handed;
-pub use handle::HttpRunnersHandle;
 #[cfg(feature = "kubernetes-any-version")]
 pub use kubernetes::{Kubernetes, KubernetesPort};
 

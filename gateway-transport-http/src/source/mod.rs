@@ -1,6 +1,7 @@
 //! Runners that have an HTTP address, from wherever they are known.
 
 mod drains;
+mod handle;
 mod health;
 mod runner;
 mod supervise;
@@ -14,7 +15,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use gateway_core::{CancellationToken, Inventory, InventoryChange, Registry, RunnerSource};
 
-use crate::inventory::{FixedList, Handed, HttpRunnersHandle};
+use crate::inventory::FixedList;
+use handle::Changes;
+pub use handle::HttpRunnersHandle;
 use runner::Defaults;
 pub use runner::{HttpRunner, InvalidRunner};
 use supervise::{Policy, Supervisor};
@@ -43,6 +46,7 @@ pub struct HttpRunners {
     supply: Supply,
     defaults: Defaults,
     policy: Policy,
+    changes: Option<Changes>,
 }
 
 enum Supply {
@@ -68,7 +72,7 @@ impl HttpRunners {
             drain_timeout: Self::DRAIN_TIMEOUT,
             handover: Self::HANDOVER,
         };
-        Self { supply, defaults: Defaults::default(), policy }
+        Self { supply, defaults: Defaults::default(), policy, changes: None }
     }
 
     /// Runners of which only the addresses are known.
@@ -86,7 +90,7 @@ impl HttpRunners {
         Self::new(Supply::Other(Box::new(inventory)))
     }
 
-    /// Runners whose list is set, and changed, through the handle.
+    /// Runners that are set, and changed, through the handle; none at first.
     ///
     /// ```
     /// use gateway_transport_http::{HttpRunner, HttpRunners};
@@ -98,8 +102,8 @@ impl HttpRunners {
     /// # Ok::<(), gateway_transport_http::InvalidAddress>(())
     /// ```
     pub fn handle() -> (HttpRunnersHandle, Self) {
-        let (handle, handed) = Handed::new();
-        (handle, Self::from_inventory(handed))
+        let (handle, changes) = handle::handle();
+        (handle, Self { changes: Some(changes), ..Self::fixed::<&str>([]) })
     }
 
     /// Fixes the models of all runners that do not have theirs fixed: their engines are not asked.
@@ -173,7 +177,8 @@ impl From<FixedList> for HttpRunners {
 #[async_trait]
 impl RunnerSource for HttpRunners {
     async fn run(self: Box<Self>, registry: Arc<dyn Registry>, stop: CancellationToken) {
-        Supervisor::new(registry, stop, self.defaults, self.policy).run(self.supply).await;
+        let Self { supply, defaults, policy, changes } = *self;
+        Supervisor::new(registry, stop, defaults, policy).run(supply, changes).await;
     }
 }
 

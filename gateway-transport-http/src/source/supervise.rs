@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -12,7 +12,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::Supply;
 use super::drains::Drains;
+use super::handle::{Change, Changes};
 use super::runner::{Defaults, HttpRunner};
 use super::watch::{Fate, watch};
 
@@ -21,7 +23,17 @@ pub(super) struct Shared {
     pub(super) registry: Arc<dyn Registry>,
     pub(super) stop: CancellationToken,
     pub(super) drains: Drains,
-    pub(super) drain_timeout: Duration,
+    drain_timeout: Mutex<Duration>,
+}
+
+impl Shared {
+    pub(super) fn drain_timeout(&self) -> Duration {
+        *self.drain_timeout.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_drain_timeout(&self, limit: Duration) {
+        *self.drain_timeout.lock().unwrap_or_else(PoisonError::into_inner) = limit;
+    }
 }
 
 /// How many runners there may be, and how they go.
@@ -44,6 +56,7 @@ pub(super) struct Supervisor {
 
 /// One that the inventory has.
 struct Known {
+    /// With what is said for all.
     entry: HttpRunner,
     /// To its watch, which is the last, and to those of its former selves that are not done yet.
     fates: Vec<watch::Sender<Fate>>,
@@ -56,44 +69,41 @@ impl Supervisor {
         defaults: Defaults,
         policy: Policy,
     ) -> Self {
-        let drain_timeout = policy.drain_timeout;
+        let drain_timeout = Mutex::new(policy.drain_timeout);
         let shared = Arc::new(Shared { registry, stop, drains: Drains::default(), drain_timeout });
         Self { shared, defaults, policy, known: HashMap::new(), watches: JoinSet::new() }
     }
 
     /// Follows the inventory until it is told to stop, and ends every watch before it returns.
-    pub(super) async fn run(mut self, inventory: impl Inventory<Entry = HttpRunner>) {
+    pub(super) async fn run(mut self, supply: Supply, changes: Option<Changes>) {
         let stop = self.shared.stop.clone();
-        let mut inventory = Some(inventory);
+        let mut supply = Some(supply);
         while !stop.is_cancelled() {
-            let change = {
-                let next = async {
-                    match &mut inventory {
-                        Some(inventory) => {
-                            let told = AssertUnwindSafe(inventory.next()).catch_unwind().await;
-                            told.unwrap_or_else(|_| {
-                                tracing::error!("the inventory broke off: what is known stays");
-                                None
-                            })
-                        }
-                        None => std::future::pending().await,
-                    }
-                };
-                let mut next = pin!(next);
+            let news = {
+                let mut told = pin!(tell(&mut supply));
+                let mut changed = pin!(changed(changes.as_ref()));
                 // One future for as long as it takes: watches that end do not make the inventory begin anew.
                 loop {
                     tokio::select! {
                         biased;
                         () = stop.cancelled() => break None,
                         Some(ended) = self.watches.join_next() => log_if_broken(ended),
-                        change = next.as_mut() => break change,
+                        change = changed.as_mut() => break Some(News::Changed(change)),
+                        told = told.as_mut() => break Some(News::Told(told)),
                     }
                 }
             };
-            match change {
-                Some(change) => self.apply(change),
+            match news {
+                Some(News::Told(Some(change))) => self.apply(change),
+                Some(News::Changed(change)) => {
+                    supply = Some(change.supply);
+                    if let Some((defaults, policy)) = change.terms {
+                        self.shared.set_drain_timeout(policy.drain_timeout);
+                        (self.defaults, self.policy) = (defaults, policy);
+                    }
+                }
                 // What is known stays until it is told to stop.
-                None => inventory = None,
+                Some(News::Told(None)) | None => supply = None,
             }
         }
         while let Some(ended) = self.watches.join_next().await {
@@ -129,13 +139,14 @@ impl Supervisor {
 
     /// `false` if there are too many already.
     fn admit(&mut self, entry: HttpRunner) -> bool {
+        let entry = entry.or(&self.defaults);
         let id = entry.runner_id();
         match self.known.get(id) {
             Some(known) if known.entry == entry => return true,
             None if self.known.len() >= self.policy.max_runners => return false,
             _ => {}
         }
-        let parts = match entry.clone().or(&self.defaults).into_parts() {
+        let parts = match entry.clone().into_parts() {
             Ok(parts) => parts,
             Err(error) => {
                 // Its former self, if there is one, is better than nothing.
@@ -168,6 +179,30 @@ impl Supervisor {
         for fate in known.fates {
             fate.send_replace(Fate::Drain);
         }
+    }
+}
+
+enum News {
+    /// By the inventory; `None`: it will never say anything again.
+    Told(Option<InventoryChange<HttpRunner>>),
+    /// By the host.
+    Changed(Change),
+}
+
+/// What the inventory tells next. One that breaks off has nothing more to say.
+async fn tell(supply: &mut Option<Supply>) -> Option<InventoryChange<HttpRunner>> {
+    let Some(inventory) = supply else { return std::future::pending().await };
+    let told = AssertUnwindSafe(inventory.next()).catch_unwind().await;
+    told.unwrap_or_else(|_| {
+        tracing::error!("the inventory broke off: what is known stays");
+        None
+    })
+}
+
+async fn changed(changes: Option<&Changes>) -> Change {
+    match changes {
+        Some(changes) => changes.next().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -179,7 +179,7 @@ impl Member {
             biased;
             () = shared.stop.cancelled() => self.membership.set_reason(LeaveReason::Shutdown),
             () = finished => tracing::info!(runner = %key, "a runner has drained"),
-            () = sleep(shared.drain_timeout) => {
+            () = sleep(shared.drain_timeout()) => {
                 let cut = self.runner.as_ref().map(|runner| runner.load().in_flight);
                 tracing::warn!(runner = %key, cut, "the time to drain is up: requests of the runner are cut");
             }
