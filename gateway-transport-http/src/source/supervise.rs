@@ -182,6 +182,7 @@ impl Supervisor {
     }
 }
 
+#[allow(clippy::large_enum_variant, reason = "there is one of it, for one turn of a loop")]
 enum News {
     /// By the inventory; `None`: it will never say anything again.
     Told(Option<InventoryChange<HttpRunner>>),
