@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use common::{Setup, model, setup, spec};
 use gateway_core::{
-    Dispatch, DispatchError, DispatchErrorKind, Dispatched, QueuePolicy, Refusal, Registry, Requirements,
-    ResourceReport, Resources, RunnerChange, RunnerSpec, RunnerStatus,
+    Dispatch, DispatchError, DispatchErrorKind, Dispatched, LeaveReason, QueuePolicy, Refusal, Registry,
+    Requirements, ResourceReport, Resources, RunnerChange, RunnerSpec, RunnerStatus,
 };
 use gateway_testkit::{MockEngine, Script, request};
 use tokio::task::JoinHandle;
@@ -129,6 +129,24 @@ async fn an_answer_that_is_dropped_is_not_over_on_the_runner() {
     tokio::time::advance(Duration::from_secs(2)).await;
     report(&setup, reports(None, 2.0));
     assert_eq!(free(), Some(gpus(2.0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runner_that_comes_back_still_has_what_its_requests_use() {
+    for leaves in [false, true] {
+        let setup = one(BLIND, spec("r"), reports(None, 2.0));
+        let held = reserve(&setup, 1.0);
+        let old = setup.registry.fleet().runners()[0].clone();
+        if leaves {
+            assert!(setup.registry.leave(old.key(), LeaveReason::Disconnected));
+        }
+        // It was asked before the request was there.
+        setup.registry.join(spec("r"), reports(None, 2.0), old.link().clone());
+        let free = || setup.registry.fleet().runners()[0].available_resources();
+        assert_eq!(free(), Some(gpus(1.0)), "{leaves}");
+        drop(held);
+        assert_eq!(free(), Some(gpus(2.0)), "{leaves}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,16 +1,18 @@
 //! Who left a short while ago: if such a one joins again, it came back, and starts slowly.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Weak;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::names::RunnerId;
+use crate::runner::Ledger;
 
 #[derive(Debug, Default)]
 pub(super) struct Departed {
-    /// When each left last.
-    left: HashMap<RunnerId, Instant>,
+    /// When each left last, and what requests of ours were still using of its machine.
+    left: HashMap<RunnerId, (Instant, Weak<Ledger>)>,
     /// Departures in order. One that is not the last of its runner means nothing any more.
     order: VecDeque<(Instant, RunnerId)>,
 }
@@ -23,16 +25,16 @@ impl Departed {
     pub(super) const LONGEST: Duration = Duration::from_secs(600);
 
     /// Remembers that a runner left.
-    pub(super) fn add(&mut self, id: RunnerId, now: Instant) {
+    pub(super) fn add(&mut self, id: RunnerId, ledger: Weak<Ledger>, now: Instant) {
         self.order.push_back((now, id.clone()));
-        self.left.insert(id, now);
+        self.left.insert(id, (now, ledger));
         self.forget(now);
     }
 
-    /// Whether it left a short while ago. Forgets it.
-    pub(super) fn take(&mut self, id: &RunnerId, now: Instant) -> bool {
+    /// Its ledger, dead or alive, if it left a short while ago. Forgets it.
+    pub(super) fn take(&mut self, id: &RunnerId, now: Instant) -> Option<Weak<Ledger>> {
         self.forget(now);
-        self.left.remove(id).is_some()
+        self.left.remove(id).map(|(_, ledger)| ledger)
     }
 
     fn forget(&mut self, now: Instant) {
@@ -41,7 +43,7 @@ impl Departed {
             if !old && self.order.len() <= Self::MOST {
                 return;
             }
-            if self.left.get(id) == Some(at) {
+            if self.left.get(id).is_some_and(|(left, _)| left == at) {
                 self.left.remove(id);
             }
             self.order.pop_front();
@@ -60,13 +62,13 @@ mod tests {
     #[test]
     fn who_left_is_known_once_and_not_for_ever() {
         let (mut departed, now) = (Departed::default(), Instant::now());
-        assert!(!departed.take(&id(0), now));
-        departed.add(id(0), now);
-        departed.add(id(1), now);
-        assert!(departed.take(&id(0), now) && !departed.take(&id(0), now));
-        departed.add(id(0), now + Departed::LONGEST / 2);
-        assert!(!departed.take(&id(1), now + Departed::LONGEST));
-        assert!(departed.take(&id(0), now + Departed::LONGEST), "it left again, later");
+        assert!(departed.take(&id(0), now).is_none());
+        departed.add(id(0), Weak::new(), now);
+        departed.add(id(1), Weak::new(), now);
+        assert!(departed.take(&id(0), now).is_some() && departed.take(&id(0), now).is_none());
+        departed.add(id(0), Weak::new(), now + Departed::LONGEST / 2);
+        assert!(departed.take(&id(1), now + Departed::LONGEST).is_none());
+        assert!(departed.take(&id(0), now + Departed::LONGEST).is_some(), "it left again, later");
         assert!(departed.left.is_empty() && departed.order.len() <= 1);
     }
 
@@ -74,9 +76,9 @@ mod tests {
     fn no_more_are_remembered_than_there_is_room_for() {
         let (mut departed, now) = (Departed::default(), Instant::now());
         for number in 0..Departed::MOST + 10 {
-            departed.add(id(number), now);
+            departed.add(id(number), Weak::new(), now);
         }
         assert_eq!((departed.left.len(), departed.order.len()), (Departed::MOST, Departed::MOST));
-        assert!(!departed.take(&id(9), now) && departed.take(&id(10), now));
+        assert!(departed.take(&id(9), now).is_none() && departed.take(&id(10), now).is_some());
     }
 }

@@ -69,15 +69,19 @@ impl Registry for InMemoryRegistry {
         writer.last += 1;
         let key = RunnerKey { id: spec.id.clone(), generation: Generation(writer.last) };
         let fleet = self.fleet.load_full();
-        let runner = Arc::new(Runner::new(key.clone(), spec, status, link, fleet.place()));
         let old = fleet.by_id(&key.id);
+        let now = Instant::now();
+        // Looked up in any case: what has come back is forgotten.
+        let departed = writer.departed.take(&key.id, now);
+        // Whatever requests of its former self still use is used of the same machine.
+        let still_used = old.map(|old| old.live().ledger().clone());
+        let still_used = still_used.or_else(|| departed.as_ref()?.upgrade()).unwrap_or_default();
+        let runner = Arc::new(Runner::new(key.clone(), spec, status, link, fleet.place(), still_used));
         if old.is_some_and(|old| old.is_draining()) {
             // An operator's word outlives a connection that is replaced.
             runner.live().set_draining(true);
         }
-        let now = Instant::now();
-        // Both are asked: what has come back is forgotten.
-        if writer.departed.take(&key.id, now) || old.is_some() {
+        if departed.is_some() || old.is_some() {
             runner.live().conduct().came_back(now);
         }
         self.fleet.store(Arc::new(fleet.replace(old, Some(runner))));
@@ -130,7 +134,7 @@ impl Registry for InMemoryRegistry {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let fleet = self.fleet.load_full();
         let Some(runner) = fleet.current(key) else { return false };
-        writer.departed.add(key.id.clone(), Instant::now());
+        writer.departed.add(key.id.clone(), Arc::downgrade(runner.live().ledger()), Instant::now());
         self.fleet.store(Arc::new(fleet.replace(Some(runner), None)));
         runner.live().leave();
         self.publish(FleetEvent::Left(key.clone(), reason));

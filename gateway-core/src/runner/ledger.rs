@@ -83,10 +83,14 @@ impl Ledger {
 
     /// Goes by the operator's word until the runner says what is free.
     pub(crate) fn assume(&self, resources: &Resources) {
-        let there_is = thousandths(resources);
-        let books = Books { base: Some(there_is), total: Some(there_is), assumed: true, ..Books::default() };
-        self.show(&books);
-        *self.books() = Some(Box::new(books));
+        let mut books = self.books();
+        let books = books.get_or_insert_default();
+        if books.base.is_none() || books.assumed {
+            books.base = Some(thousandths(resources));
+            books.total = books.base;
+            books.assumed = true;
+            self.show(books);
+        }
     }
 
     /// Takes a report in. Whether more is free than before.
@@ -191,6 +195,12 @@ impl Ledger {
 
     fn books(&self) -> MutexGuard<'_, Option<Box<Books>>> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self::new(Instant::now())
     }
 }
 

@@ -2,6 +2,7 @@
 //! [`Reservation`](super::Reservation) and the registry only.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -85,7 +86,8 @@ pub(crate) struct Live {
     conduct: Conduct,
     tokens: AtomicU64,
     prefill_tokens: AtomicU64,
-    ledger: Ledger,
+    /// Of the machine, and so the same for a runner that comes back while requests of ours use it.
+    ledger: Arc<Ledger>,
     /// Counts requests that name no model. Never closed.
     unnamed: Latch,
     meter: Meter,
@@ -108,7 +110,7 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    pub(crate) fn new(slots: Option<NonZeroU32>, place: &Place) -> Self {
+    pub(crate) fn new(slots: Option<NonZeroU32>, place: &Place, ledger: Arc<Ledger>) -> Self {
         let seat = place.board.seat(slots);
         let born = Instant::now();
         Self {
@@ -117,7 +119,7 @@ impl Live {
             seat,
             tokens: AtomicU64::new(0),
             prefill_tokens: AtomicU64::new(0),
-            ledger: Ledger::new(born),
+            ledger,
             unnamed: Latch::new(),
             meter: Meter::new(),
             draining: AtomicBool::new(false),
@@ -250,7 +252,7 @@ impl Live {
         &self.meter
     }
 
-    pub(crate) fn ledger(&self) -> &Ledger {
+    pub(crate) fn ledger(&self) -> &Arc<Ledger> {
         &self.ledger
     }
 
@@ -315,7 +317,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_report_counts_what_is_not_ours_and_ages() {
-        let live = Live::new(NonZeroU32::new(4), &Place::default());
+        let live = Live::new(NonZeroU32::new(4), &Place::default(), Arc::default());
         assert_eq!(live.load(Instant::now()).foreign, None);
         assert!(take(&live));
         live.report(Some(ReportedLoad { active: 3, queued: 1 }), &ResourceReport::default());
@@ -331,7 +333,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn slots_are_a_hard_limit() {
-        let live = Live::new(NonZeroU32::new(2), &Place::default());
+        let live = Live::new(NonZeroU32::new(2), &Place::default(), Arc::default());
         assert!(take(&live) && take(&live) && !take(&live));
         live.seat().give_back();
         assert!(take(&live));

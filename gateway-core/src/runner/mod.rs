@@ -34,6 +34,7 @@ use tokio::time::Instant;
 
 pub(crate) use board::{ASSUMED_SLOTS, Board, Look, Sign};
 use board::{Spot, Take};
+pub(crate) use ledger::Ledger;
 use ledger::Moment;
 pub use live::Load;
 pub(crate) use live::{Live, wait_for};
@@ -131,8 +132,9 @@ impl Runner {
         status: RunnerStatus,
         link: Arc<dyn RunnerLink>,
         place: &Place,
+        ledger: Arc<Ledger>,
     ) -> Self {
-        let live = Arc::new(Live::new(spec.slots, place));
+        let live = Arc::new(Live::new(spec.slots, place, ledger));
         if let Some(resources) = &spec.resources {
             live.ledger().assume(resources);
         }
