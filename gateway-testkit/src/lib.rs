@@ -3,6 +3,7 @@
 //! - [`MockEngine`]: a runner whose every answer is scripted ([`Script`]) and whose every request is
 //!   counted. It is reached in process ([`MockEngine::link`]), over HTTP ([`MockEngine::serve_http`]) or
 //!   over any transport whose far end takes a [`RunnerLink`](gateway_core::RunnerLink).
+//! - [`ScriptedOllama`], [`ScriptedNeutrino`]: runners that answer as real engines do, with their state.
 //! - [`Fault`]: what can go wrong on a runner, by name.
 //! - [`Recorder`]: hears of every try, and [`assert_all_zero`] shows that nothing was left behind.
 //! - [`conformance`]: the suite that every link must pass; run it against your own.
@@ -35,6 +36,7 @@
 mod command;
 pub mod conformance;
 mod engine;
+mod engines;
 mod http_server;
 mod recorder;
 mod script;
@@ -42,6 +44,7 @@ pub mod storm;
 
 pub use command::{CommandCounts, CommandScript};
 pub use engine::{Counts, MockEngine, Seen};
+pub use engines::{ScriptedNeutrino, ScriptedOllama};
 pub use http_server::MockServer;
 pub use recorder::{Recorder, assert_all_zero};
 pub use script::{ChunkSender, Fault, Script};

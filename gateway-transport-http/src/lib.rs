@@ -51,7 +51,7 @@ mod pause;
 mod source;
 
 pub use address::InvalidAddress;
-pub use engine::EngineLink;
+pub use engine::{EngineKind, EngineLink, UnknownEngineKind};
 pub use inventory::{DnsNames, FixedList, Resolve, RunnerEntry};
 #[cfg(feature = "file")]
 pub use inventory::{FileProblem, WatchedFile};

@@ -238,7 +238,8 @@ impl Books {
             return;
         };
         self.forget(|cut| cut.broken_off < now.before(Ledger::LINGERS));
-        let Some(mut most_held) = self.past.most_held(asked) else {
+        let most_held = self.past.most_held(asked).filter(|_| self.past.remembers(settled));
+        let Some(mut most_held) = most_held else {
             // Too old to tell what of ours is in it, but so much there was.
             (self.base, self.seen, self.young) = (Some(seen), [0; 3], self.held);
             return;

@@ -9,9 +9,9 @@ use super::openai::ModelList;
 use super::probe::{Probe, gauge, lenient};
 
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct Props {
+struct Props {
     #[serde(default, deserialize_with = "lenient")]
-    pub(super) total_slots: Option<u32>,
+    total_slots: Option<u32>,
     #[serde(default, deserialize_with = "lenient")]
     default_generation_settings: Option<Settings>,
     #[serde(default, deserialize_with = "lenient")]
@@ -42,16 +42,28 @@ struct Slot {
     is_processing: bool,
 }
 
-/// Adds to the one model what `/props` tells, and asks for the load.
-pub(super) async fn look_closer(probe: &Probe<'_>, models: &mut [Model]) -> Option<ReportedLoad> {
-    let props: Props = probe.look("/props").await?;
+/// Adds to the one model what `/props` tells, and asks for the load. Besides it tells the slots.
+pub(super) async fn look_closer(
+    probe: &Probe<'_>,
+    models: &mut [Model],
+) -> (Option<ReportedLoad>, Option<u32>) {
+    let Some(props) = probe.look::<Props>("/props").await else { return (None, None) };
     if let [model] = models {
         props.describe(model);
     }
-    load(probe, &props).await
+    (load(probe, &props).await, props.slots())
+}
+
+/// How many requests it takes at once, if it tells.
+pub(super) async fn slots(probe: &Probe<'_>) -> Option<u32> {
+    probe.look::<Props>("/props").await?.slots()
 }
 
 impl Props {
+    fn slots(&self) -> Option<u32> {
+        self.total_slots.filter(|slots| *slots > 0)
+    }
+
     fn describe(&self, model: &mut Model) {
         let per_slot = self.default_generation_settings.as_ref().and_then(|settings| settings.n_ctx);
         // What one request gets, where the list may tell what all slots have together.

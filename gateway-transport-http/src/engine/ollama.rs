@@ -6,11 +6,11 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::openai::usable;
-use super::probe::{Probe, Reply, lenient};
+use super::probe::{Probe, Reply, each, lenient};
 
 #[derive(Debug, Default, Deserialize)]
 struct Tags {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "each")]
     models: Option<Vec<Tag>>,
 }
 

@@ -3,13 +3,13 @@
 use gateway_core::{Model, ModelId, ModelState};
 use serde::Deserialize;
 
-use super::probe::lenient;
+use super::probe::{each, lenient};
 
-/// OpenAI's list of models, with what llama.cpp and vLLM add to it.
+/// OpenAI's list of models, with what llama.cpp, vLLM and SGLang add to it.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct ModelList {
     /// Absent in what is no list; `null` in an Ollama that has no models.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "each")]
     pub(super) data: Option<Vec<Listed>>,
 }
 
@@ -20,7 +20,7 @@ pub(super) struct Listed {
     created: Option<i64>,
     #[serde(default, deserialize_with = "lenient")]
     owned_by: Option<String>,
-    /// vLLM.
+    /// vLLM and SGLang.
     #[serde(default, deserialize_with = "lenient")]
     max_model_len: Option<u32>,
     /// llama.cpp.

@@ -25,9 +25,6 @@ pub(super) struct Reply {
 }
 
 impl<'a> Probe<'a> {
-    /// How long all questions of one status may take together: half the shortest sensible interval
-    /// between two of them.
-    pub(super) const LIMIT: Duration = Duration::from_secs(5);
     /// The longest answer that is read, in bytes. A list of 10,000 models is about 2 MiB.
     pub(super) const MAX_BODY: usize = 8 * 1024 * 1024;
 
@@ -115,13 +112,32 @@ where
     Ok(serde_json::from_value(value).ok())
 }
 
+/// As [`lenient`], and in a list only the entries that are not of `T`'s shape are left out.
+pub(super) fn each<'de, D, T>(field: D) -> Result<Option<Vec<T>>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: DeserializeOwned,
+{
+    let entries: Option<Vec<serde_json::Value>> = lenient(field)?;
+    let all =
+        entries.map(|entries| entries.into_iter().filter_map(|entry| serde_json::from_value(entry).ok()));
+    Ok(all.map(Iterator::collect))
+}
+
 /// The sum of a gauge over all its label sets, out of Prometheus text. `None` if it is not there.
 pub(super) fn gauge(text: &str, name: &str) -> Option<u32> {
+    gauge_of(text, name, |_| true)
+}
+
+/// The sum over those label sets that are asked for.
+pub(super) fn gauge_of(text: &str, name: &str, is_meant: impl Fn(&str) -> bool) -> Option<u32> {
     let mut sum = None;
     for line in text.lines() {
         let Some(rest) = line.strip_prefix(name) else { continue };
         let value = match rest.as_bytes().first() {
-            Some(b'{') => rest.rsplit_once('}').map(|(_, value)| value),
+            Some(b'{') => {
+                rest.rsplit_once('}').filter(|(labels, _)| is_meant(labels)).map(|(_, value)| value)
+            }
             Some(b' ' | b'\t') => Some(rest),
             // Another metric whose name begins alike.
             _ => None,
@@ -150,6 +166,8 @@ mod tests {
         assert_eq!(gauge(text, "llamacpp:requests_processing"), Some(4));
         assert_eq!(gauge(text, "vllm:num_requests_waiting"), None);
         assert_eq!(gauge(text, "broken"), None);
+        let second = |labels: &str| labels.contains("engine=\"1\"");
+        assert_eq!(gauge_of(text, "vllm:num_requests_running", second), Some(2));
     }
 
     #[test]

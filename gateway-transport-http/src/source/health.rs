@@ -1,6 +1,6 @@
 //! What the answers to probes say about a runner's health.
 
-use gateway_core::{Health, RunnerStatus};
+use gateway_core::{Health, ResourceReport, RunnerStatus};
 
 /// Draws the conclusion from one probe after the other.
 #[derive(Debug, Default)]
@@ -27,17 +27,24 @@ impl Verdict {
             return self.known.clone();
         }
         // It says itself that it cannot serve: that holds at once. It still has its models.
-        RunnerStatus { health: status.health, load: None, ..self.known.clone() }
+        self.but(status.health)
     }
 
     /// It did not, or not sensibly. `Some` if its status changes by that.
     pub(super) fn missed(&mut self) -> Option<RunnerStatus> {
         self.failures = self.failures.saturating_add(1);
-        (self.failures == Self::FAILURES).then(|| RunnerStatus {
-            health: Health::Unhealthy,
-            load: None,
-            ..self.known.clone()
-        })
+        (self.failures == Self::FAILURES).then(|| self.but(Health::Unhealthy))
+    }
+
+    /// Whether its last status was that of an outage.
+    pub(super) fn is_out(&self) -> bool {
+        self.failures >= Self::FAILURES
+    }
+
+    /// What is known of it. How busy it is and what it has free is not.
+    fn but(&self, health: Health) -> RunnerStatus {
+        let resources = ResourceReport { total: self.known.resources.total, ..ResourceReport::default() };
+        RunnerStatus { health, load: None, resources, ..self.known.clone() }
     }
 }
 
@@ -64,6 +71,7 @@ mod tests {
         let down = verdict.missed().unwrap();
         assert_eq!((down.health, down.models.len()), (Health::Unhealthy, 1));
         assert_eq!(verdict.missed(), None, "said once");
+        assert!(verdict.is_out());
         assert_eq!(verdict.heard(well()), well());
     }
 

@@ -5,6 +5,7 @@ mod handle;
 mod health;
 mod runner;
 mod supervise;
+mod told;
 mod watch;
 
 use std::fmt;
@@ -15,6 +16,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use gateway_core::{CancellationToken, Inventory, InventoryChange, Registry, RunnerSource};
 
+use crate::engine::EngineKind;
+#[cfg(doc)]
+use crate::engine::EngineLink;
 use crate::inventory::FixedList;
 use handle::Changes;
 pub use handle::HttpRunnersHandle;
@@ -56,6 +60,13 @@ enum Supply {
 }
 
 impl HttpRunners {
+    /// How often an engine is asked how it is: with three failures in a row an outage is known within half a
+    /// minute.
+    pub const PROBE_INTERVAL: Duration = Duration::from_secs(10);
+    /// How often an engine is asked that reports what its machine has free, which changes all the time. The
+    /// default of Neutrino's own gateway.
+    pub const CAPACITY_INTERVAL: Duration = Duration::from_secs(2);
+
     /// The most runners of one source unless [set](HttpRunners::max_runners): each costs a task and an idle
     /// connection, and a list that is longer is more likely a mistake.
     pub const MAX_RUNNERS: usize = 10_000;
@@ -130,9 +141,29 @@ impl HttpRunners {
         self
     }
 
-    /// How long to wait between two probes of a runner, give or take a tenth. Default: 10 s.
+    /// Says what answers at all addresses for which it is not said apart. Default: it is found out.
+    pub fn kind(mut self, kind: EngineKind) -> Self {
+        self.defaults.kind = kind;
+        self
+    }
+
+    /// How long to wait between two probes of a runner, give or take a tenth. Default:
+    /// [`HttpRunners::PROBE_INTERVAL`], or [`HttpRunners::CAPACITY_INTERVAL`] for one that reports capacity.
     pub fn probe_interval(mut self, interval: Duration) -> Self {
         self.defaults.probe_interval = Some(interval);
+        self
+    }
+
+    /// How long all questions of one probe may take together. Default: [`EngineLink::PROBE_TIMEOUT`].
+    pub fn probe_timeout(mut self, limit: Duration) -> Self {
+        self.defaults.probe_timeout = Some(limit);
+        self
+    }
+
+    /// How old the capacity may be that an engine reports when it is asked. Default:
+    /// [`EngineLink::CAPACITY_AGE`].
+    pub fn capacity_age(mut self, age: Duration) -> Self {
+        self.defaults.capacity_age = Some(age);
         self
     }
 

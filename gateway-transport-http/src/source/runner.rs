@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use gateway_core::{InvalidName, Labels, ModelId, RunnerId, RunnerSpec};
+use gateway_core::{InvalidName, Labels, ModelId, Resources, RunnerId, RunnerSpec};
 use http::{HeaderValue, header};
 
 use crate::address::{Address, InvalidAddress};
-use crate::engine::EngineLink;
+use crate::engine::{EngineKind, EngineLink};
 use crate::link::HttpLink;
 
 /// An entry of [`HttpRunners`](crate::HttpRunners) that cannot be used. The others are not touched by it.
@@ -52,7 +52,10 @@ pub struct HttpRunner {
     address: Address,
     spec: RunnerSpec,
     models: Option<Vec<ModelId>>,
+    kind: EngineKind,
     probe_interval: Option<Duration>,
+    probe_timeout: Option<Duration>,
+    capacity_age: Option<Duration>,
     api_key: Option<HeaderValue>,
     problem: Option<InvalidRunner>,
 }
@@ -70,7 +73,10 @@ impl HttpRunner {
             address,
             spec: RunnerSpec::new(id),
             models: None,
+            kind: EngineKind::Auto,
             probe_interval: None,
+            probe_timeout: None,
+            capacity_age: None,
             api_key: None,
             problem: None,
         })
@@ -132,9 +138,39 @@ impl HttpRunner {
         self
     }
 
-    /// How long to wait between two probes, give or take a tenth. Default: the list's, which is 10 s.
+    /// Says what answers there, so that only questions for that are asked. Default: the list's, which is to find
+    /// it out.
+    pub fn kind(mut self, kind: EngineKind) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    /// Sets what the machine has for the gateway to give away, for an engine that does not report it. Requests
+    /// that need resources are not sent to a runner of which nobody says what it has.
+    pub fn resources(mut self, resources: Resources) -> Self {
+        self.spec = self.spec.resources(resources);
+        self
+    }
+
+    /// How long to wait between two probes, give or take a tenth. Default: the list's, which is
+    /// [`HttpRunners::PROBE_INTERVAL`](crate::HttpRunners::PROBE_INTERVAL), or
+    /// [`HttpRunners::CAPACITY_INTERVAL`](crate::HttpRunners::CAPACITY_INTERVAL) for one that reports capacity.
     pub fn probe_interval(mut self, interval: Duration) -> Self {
         self.probe_interval = Some(interval);
+        self
+    }
+
+    /// How long all questions of one probe may take together. Default: the list's, which is
+    /// [`EngineLink::PROBE_TIMEOUT`].
+    pub fn probe_timeout(mut self, limit: Duration) -> Self {
+        self.probe_timeout = Some(limit);
+        self
+    }
+
+    /// How old the capacity may be that it reports when it is asked. Default: the list's, which is
+    /// [`EngineLink::CAPACITY_AGE`].
+    pub fn capacity_age(mut self, age: Duration) -> Self {
+        self.capacity_age = Some(age);
         self
     }
 
@@ -181,11 +217,16 @@ impl HttpRunner {
             self.spec.labels.entry(key.clone()).or_insert_with(|| value.clone());
         }
         self.spec.slots = self.spec.slots.or(defaults.slots);
+        if self.kind == EngineKind::Auto {
+            self.kind = defaults.kind;
+        }
         self.probe_interval = self.probe_interval.or(defaults.probe_interval);
+        self.probe_timeout = self.probe_timeout.or(defaults.probe_timeout);
+        self.capacity_age = self.capacity_age.or(defaults.capacity_age);
         self
     }
 
-    pub(super) fn into_parts(self) -> Result<Parts, InvalidRunner> {
+    pub(super) fn into_parts(mut self) -> Result<Parts, InvalidRunner> {
         if let Some(problem) = self.problem {
             return Err(problem);
         }
@@ -193,12 +234,17 @@ impl HttpRunner {
         if let Some(key) = self.api_key {
             link = link.header(header::AUTHORIZATION, key);
         }
+        if self.kind != EngineKind::Auto {
+            self.spec.labels.entry(ENGINE.to_owned()).or_insert_with(|| self.kind.to_string());
+        }
+        let link = EngineLink::new(link.build_for(self.address)).kind(self.kind);
+        let link = link.capacity_age(self.capacity_age.unwrap_or(EngineLink::CAPACITY_AGE));
         Ok(Parts {
-            link: EngineLink::new(link.build_for(self.address)),
+            link: link.probe_timeout(self.probe_timeout.unwrap_or(EngineLink::PROBE_TIMEOUT)),
             spec: self.spec,
             models: self.models,
             // A quicker pace than a thousand a second is a mistake.
-            interval: self.probe_interval.unwrap_or(Defaults::INTERVAL).max(Duration::from_millis(1)),
+            interval: self.probe_interval.map(|interval| interval.max(Duration::from_millis(1))),
         })
     }
 
@@ -208,13 +254,17 @@ impl HttpRunner {
     }
 }
 
+/// The label that says what kind of engine it is, unless the operator has set it.
+pub(super) const ENGINE: &str = "engine";
+
 /// An entry that is fit for use.
 pub(super) struct Parts {
     pub(super) link: EngineLink,
     pub(super) spec: RunnerSpec,
     /// `None`: ask the engine.
     pub(super) models: Option<Vec<ModelId>>,
-    pub(super) interval: Duration,
+    /// `None`: as its kind needs.
+    pub(super) interval: Option<Duration>,
 }
 
 /// What a list says for all entries that do not say it themselves.
@@ -224,10 +274,9 @@ pub(super) struct Defaults {
     pub(super) slots: Option<NonZeroU32>,
     pub(super) machine: Option<String>,
     pub(super) labels: Labels,
+    pub(super) kind: EngineKind,
     pub(super) probe_interval: Option<Duration>,
+    pub(super) probe_timeout: Option<Duration>,
+    pub(super) capacity_age: Option<Duration>,
     pub(super) api_key: Option<String>,
-}
-
-impl Defaults {
-    pub(super) const INTERVAL: Duration = Duration::from_secs(10);
 }

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway_core::{
-    Command, Health, LeaveReason, LinkError, Membership, Model, ModelId, Runner, RunnerLink, RunnerSpec,
-    RunnerStatus,
+    Health, LeaveReason, Membership, Model, ModelId, Runner, RunnerLink, RunnerSpec, RunnerStatus,
 };
 use tokio::sync::watch::Receiver;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::health::Verdict;
-use super::runner::Parts;
+use super::runner::{ENGINE, Parts};
 use super::supervise::Shared;
-use crate::engine::EngineLink;
+use super::told::{Told, pace, probe};
+use crate::engine::{EngineKind, EngineLink};
 use crate::pause::jittered;
 
 /// What is to become of a runner.
@@ -92,7 +92,8 @@ struct Member {
 
 impl Visit<'_> {
     /// Until it is replaced.
-    async fn attend(&mut self, spec: RunnerSpec, models: Option<Vec<ModelId>>, interval: Duration) {
+    async fn attend(&mut self, spec: RunnerSpec, models: Option<Vec<ModelId>>, interval: Option<Duration>) {
+        let mut told = Told::new(&spec);
         let mut spec = Some(spec);
         let pinned: Option<Vec<Model>> = models.map(|models| models.into_iter().map(Model::loaded).collect());
         let mut verdict = Verdict::default();
@@ -109,7 +110,10 @@ impl Visit<'_> {
         }
         loop {
             let status = match probe(&self.link, pinned.as_deref()).await {
-                Ok(Ok(status)) => Some(verdict.heard(status)),
+                Ok(Ok(learnt)) => {
+                    told.heard(learnt.slots, verdict.is_out());
+                    Some(verdict.heard(learnt.status))
+                }
                 Ok(Err(problem)) => {
                     tracing::debug!(address = ?self.link.describe().address, problem, "a probe failed");
                     verdict.missed()
@@ -121,15 +125,23 @@ impl Visit<'_> {
             };
             if let Some(status) = status {
                 if let Some(member) = &self.member {
-                    if !member.membership.status(status) {
+                    let is_done = match told.news() {
+                        Some(spec) => !member.has_left() && self.join(spec, status),
+                        None => member.membership.status(status),
+                    };
+                    if !is_done {
                         return;
                     }
                 } else if status.health.is_operational()
                     && let Some(mut known) = spec.take()
                 {
-                    if known.slots.is_none() {
+                    known.slots = known.slots.or(told.slots());
+                    if known.slots.is_none() && self.link.recognised() == EngineKind::OpenAi {
                         known.slots = self.link.slots().await.and_then(NonZeroU32::new);
                     }
+                    let engine = || self.link.recognised().to_string();
+                    known.labels.entry(ENGINE.to_owned()).or_insert_with(engine);
+                    told.joined(&known);
                     if !self.join(known, status) {
                         return;
                     }
@@ -137,7 +149,7 @@ impl Visit<'_> {
             }
             tokio::select! {
                 () = self.left() => return,
-                () = sleep(jittered(interval)) => {}
+                () = sleep(jittered(interval.unwrap_or_else(|| pace(&self.link)))) => {}
             }
         }
     }
@@ -166,6 +178,10 @@ impl Visit<'_> {
 }
 
 impl Member {
+    fn has_left(&self) -> bool {
+        self.runner.as_ref().is_none_or(|runner| runner.has_left())
+    }
+
     /// Lets requests under way end, in the registry or out of it, and nothing new begin.
     async fn drain(&mut self, shared: &Shared) {
         let key = self.membership.key().clone();
@@ -186,17 +202,4 @@ impl Member {
         }
         shared.drains.end(&key);
     }
-}
-
-/// `Ok(Err(…))` holds what the engine itself complained of.
-async fn probe(
-    link: &EngineLink,
-    pinned: Option<&[Model]>,
-) -> Result<Result<RunnerStatus, String>, LinkError> {
-    if let Some(models) = pinned {
-        let well = || RunnerStatus { health: Health::Healthy, models: models.to_vec(), ..Default::default() };
-        return Ok(link.alive().await?.map(|()| well()));
-    }
-    let reply = link.command(Command::Status).await?;
-    Ok(reply.result.and_then(|()| reply.status.ok_or_else(|| "it sent no status".to_owned())))
 }

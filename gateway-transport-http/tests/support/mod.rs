@@ -212,6 +212,12 @@ impl Scripted {
         self.answers.lock().unwrap().insert(path.to_owned(), (status, body.to_owned()));
     }
 
+    /// The path of every question.
+    pub fn all_asked(&self) -> Vec<String> {
+        let asked = self.asked.lock().unwrap();
+        asked.iter().map(|request| request.line().split(' ').nth(1).unwrap().to_owned()).collect()
+    }
+
     pub fn asked(&self, path: &str) -> Vec<Received> {
         let asked = self.asked.lock().unwrap();
         asked.iter().filter(|request| request.line().split(' ').nth(1) == Some(path)).cloned().collect()

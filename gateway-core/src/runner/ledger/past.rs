@@ -8,12 +8,12 @@ use super::{Amounts, Moment, add, take_away};
 
 /// How exactly moments are told apart.
 const TICK: Duration = Duration::from_millis(250);
-/// How many of them are remembered: the 5 s that a probe may take, the second that a request needs to settle, and
-/// some more.
-const TICKS: usize = 32;
+/// How many of them are remembered, 16 s: the 5 s that a probe may take, the 2 s that its answer may be old, the
+/// second that a request needs to settle, and as much again.
+const TICKS: usize = 64;
 
 /// The last [`TICKS`] of them, in a ring.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Past {
     now: Moment,
     ticks: [Tick; TICKS],
@@ -25,6 +25,12 @@ struct Tick {
     promised: Amounts,
     /// The most that was held at once.
     most_held: Amounts,
+}
+
+impl Default for Past {
+    fn default() -> Self {
+        Self { now: Moment(0), ticks: [Tick::default(); TICKS] }
+    }
 }
 
 pub(super) fn moment(at: Instant, born: Instant) -> Moment {
@@ -90,6 +96,10 @@ impl Past {
             add(&mut sum, &self.ticks[place(tick)].promised);
         }
         sum
+    }
+
+    pub(super) fn remembers(&self, since: Moment) -> bool {
+        self.remembered(since).is_some()
     }
 
     fn remembered(&self, since: Moment) -> Option<std::ops::RangeInclusive<u32>> {

@@ -1,0 +1,7 @@
+//! Engines whose API is scripted, with a state that their answers follow.
+
+mod neutrino;
+mod ollama;
+
+pub use neutrino::ScriptedNeutrino;
+pub use ollama::ScriptedOllama;
