@@ -1,7 +1,10 @@
 //! The kinds of engines.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer};
 
 /// What answers behind an address. Given, the questions of other kinds are not asked.
 ///
@@ -70,6 +73,13 @@ impl FromStr for EngineKind {
         let plain = |word: &str| word.trim().to_ascii_lowercase().replace(['-', '_', '.'], "");
         let found = Self::ALL.into_iter().find(|kind| plain(kind.as_str()) == plain(word));
         found.ok_or_else(|| UnknownEngineKind(word.to_owned()))
+    }
+}
+
+impl<'de> Deserialize<'de> for EngineKind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let word = Cow::<str>::deserialize(deserializer)?;
+        word.parse().map_err(serde::de::Error::custom)
     }
 }
 

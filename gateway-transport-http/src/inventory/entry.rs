@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
-use serde::Deserialize;
+use gateway_core::Resources;
+use serde::{Deserialize, Deserializer};
 
+use crate::engine::EngineKind;
 use crate::source::{HttpRunner, InvalidRunner};
 
 /// What a settings file says of one runner: the `[[runner]]` of `standalone`, and of the file that
@@ -17,7 +20,7 @@ use crate::source::{HttpRunner, InvalidRunner};
 /// assert_eq!(entry.runner()?.runner_id().as_str(), "10.0.0.5:8000");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Deserialize, Clone, PartialEq, Eq)]
+#[derive(Deserialize, Clone, Default, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct RunnerEntry {
     /// Its address, such as `http://10.0.0.5:8000`.
@@ -36,13 +39,43 @@ pub struct RunnerEntry {
     pub machine: Option<String>,
     /// Sent to it as `authorization: Bearer KEY`.
     pub api_key: Option<String>,
+    /// What answers there, such as `vllm`. Left out, it is found out.
+    #[serde(default)]
+    pub kind: EngineKind,
+    /// How long to wait between two probes.
+    #[serde(default, rename = "probe_interval_s", deserialize_with = "seconds")]
+    pub probe_interval: Option<Duration>,
+    /// How long all questions of one probe may take together.
+    #[serde(default, rename = "probe_timeout_s", deserialize_with = "seconds")]
+    pub probe_timeout: Option<Duration>,
+    /// How old the capacity may be that it reports when it is asked.
+    #[serde(default, rename = "capacity_age_s", deserialize_with = "seconds")]
+    pub capacity_age: Option<Duration>,
+    /// What its machine has, if it does not report it.
+    pub resources: Option<EntryResources>,
+}
+
+/// An amount of machine as a settings file says it; what is left out is 0.
+#[derive(Deserialize, Debug, Clone, Copy, Default, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct EntryResources {
+    /// Processor cores.
+    pub cpus: f64,
+    /// Accelerators.
+    pub gpus: f64,
+    /// Memory in gigabytes.
+    pub memory_gb: f64,
+}
+
+fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let time = Duration::try_from_secs_f64(f64::deserialize(deserializer)?);
+    time.map(Some).map_err(|_| serde::de::Error::custom("a time is a number of seconds from 0 on"))
 }
 
 impl RunnerEntry {
     /// A runner of which only the address is known.
     pub fn at(url: impl Into<String>) -> Self {
-        let (models, labels) = (Vec::new(), BTreeMap::new());
-        Self { url: url.into(), id: None, models, slots: None, labels, machine: None, api_key: None }
+        Self { url: url.into(), ..Self::default() }
     }
 
     /// The runner that is meant.
@@ -67,6 +100,19 @@ impl RunnerEntry {
         if let Some(key) = &self.api_key {
             runner = runner.api_key(key);
         }
+        if let Some(interval) = self.probe_interval {
+            runner = runner.probe_interval(interval);
+        }
+        if let Some(limit) = self.probe_timeout {
+            runner = runner.probe_timeout(limit);
+        }
+        if let Some(age) = self.capacity_age {
+            runner = runner.capacity_age(age);
+        }
+        if let Some(EntryResources { cpus, gpus, memory_gb }) = self.resources {
+            runner = runner.resources(Resources { cpus, gpus, memory_gb });
+        }
+        runner = runner.kind(self.kind);
         runner = self.labels.iter().fold(runner, |runner, (key, value)| runner.label(key, value));
         runner.validate()?;
         Ok(runner)
@@ -80,5 +126,34 @@ impl fmt::Debug for RunnerEntry {
             .field("id", &self.id)
             .field("models", &self.models)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_of_probing_has_its_place() {
+        let said = r#"{"url": "http://h:1", "kind": "neutrino", "probe_interval_s": 0.5, "probe_timeout_s": 3,
+            "capacity_age_s": 0, "resources": {"gpus": 2}}"#;
+        let entry: RunnerEntry = serde_json::from_str(said).unwrap();
+        let meant = HttpRunner::new("http://h:1")
+            .unwrap()
+            .kind(EngineKind::Neutrino)
+            .probe_interval(Duration::from_millis(500))
+            .probe_timeout(Duration::from_secs(3))
+            .capacity_age(Duration::ZERO)
+            .resources(Resources { gpus: 2.0, ..Resources::default() });
+        assert_eq!(entry.runner().unwrap(), meant);
+        assert_eq!(RunnerEntry::at("http://h:1").runner().unwrap(), HttpRunner::new("http://h:1").unwrap());
+        for (odd, word) in [
+            (r#"{"url": "http://h:1", "kind": "tgi"}"#, "tgi"),
+            (r#"{"url": "http://h:1", "probe_interval_s": -1}"#, "seconds"),
+            (r#"{"url": "http://h:1", "resources": {"gpu": 1}}"#, "gpu"),
+        ] {
+            let error = serde_json::from_str::<RunnerEntry>(odd).unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        }
     }
 }
