@@ -83,7 +83,7 @@ fn runners_come_from_file_and_environment() {
     assert_eq!((runners[0].slots, runners[0].machine.as_deref()), (Some(3), Some("gpu")));
     assert_eq!(runners[0].models, ["m"]);
     assert_eq!(runners[0].labels["zone"], "eu");
-    assert_eq!(runners[3].id.as_deref(), Some("ollama"));
+    assert_eq!((runners[3].id.as_deref(), runners[3].kind.as_str()), (Some("ollama"), "ollama"));
 }
 
 #[test]
@@ -457,6 +457,9 @@ fn how_runners_are_found() {
         ("mode = 'file'\npath = 'x'\nselector = 'a=b'", "discovery.selector", "kubernetes"),
         ("names = ['dns://llm:8000']", "discovery.names", "mode = \"dns\""),
         ("slots = 3", "discovery.slots", "[[runner]]"),
+        ("kind = 'vllm'", "discovery.kind", "[[runner]]"),
+        ("capacity_age_s = 0", "discovery.capacity_age_s", "[[runner]]"),
+        ("mode = 'file'\npath = 'x'\nkind = 'tgi'", "tgi", "neutrino"),
         ("max_runners = 0", "discovery.max_runners", "from 1"),
         ("mode = 'kubernetes'", "discovery.selector", "discovery.service"),
         ("mode = 'kubernetes'\nselector = 'a=b'\nservice = 's'", "discovery.selector", "either"),

@@ -1,7 +1,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use gateway_transport_http::{DnsNames, FixedList, HttpRunners, RunnerEntry, WatchedFile};
+use gateway_transport_http::{
+    DnsNames, EngineKind, EngineLink, FixedList, HttpRunners, RunnerEntry, WatchedFile,
+};
 use serde::Deserialize;
 
 use super::Settings;
@@ -29,6 +31,10 @@ section! {
         labels: BTreeMap<String, String> = BTreeMap::new(),
         machine: String = String::new(),
         api_key: String = String::new(),
+        kind: EngineKind = EngineKind::Auto,
+        probe_interval_s: Seconds = Seconds(Duration::ZERO),
+        probe_timeout_s: Seconds = Seconds(EngineLink::PROBE_TIMEOUT),
+        capacity_age_s: Seconds = Seconds(EngineLink::CAPACITY_AGE),
         names: Vec<String> = Vec::new(),
         path: String = String::new(),
         namespace: String = String::new(),
@@ -75,6 +81,13 @@ impl Discovery {
             Mode::Kubernetes => self.cluster()?,
         };
         let mut runners = self.limited(runners).slots(self.slots);
+        runners = runners.kind(self.kind).capacity_age(self.capacity_age_s.0);
+        if let Some(limit) = self.probe_timeout_s.unless_zero() {
+            runners = runners.probe_timeout(limit);
+        }
+        if let Some(interval) = self.probe_interval_s.unless_zero() {
+            runners = runners.probe_interval(interval);
+        }
         if !self.models.is_empty() {
             runners = runners.models(&self.models);
         }
@@ -155,6 +168,10 @@ impl Discovery {
                 ("labels", !self.labels.is_empty()),
                 ("machine", !self.machine.is_empty()),
                 ("api_key", !self.api_key.is_empty()),
+                ("kind", self.kind != EngineKind::Auto),
+                ("probe_interval_s", !self.probe_interval_s.0.is_zero()),
+                ("probe_timeout_s", self.probe_timeout_s.0 != EngineLink::PROBE_TIMEOUT),
+                ("capacity_age_s", self.capacity_age_s.0 != EngineLink::CAPACITY_AGE),
             ] {
                 if is_set {
                     let problem = "it is for runners that are found; say it of each [[runner]] instead";

@@ -20,7 +20,7 @@ use gateway_core::{
     QueuePolicy, RetryPolicy,
 };
 use gateway_http::{GatewayBuilder, PromptHashing};
-use gateway_transport_http::RunnerEntry;
+use gateway_transport_http::{EngineKind, RunnerEntry};
 
 use discovery::Discovery;
 pub(crate) use file::ClientEntry;
@@ -111,6 +111,7 @@ impl Settings {
         if let Some(url) = var("OLLAMA_BASE_URL") {
             runners.push(RunnerEntry {
                 id: Some("ollama".to_owned()),
+                kind: EngineKind::Ollama,
                 ..RunnerEntry::at(url.trim_end_matches('/'))
             });
         }

@@ -11,12 +11,12 @@ use crate::respond::json;
 use crate::route::Endpoint;
 
 #[derive(Serialize)]
-struct Metadata {
+struct Metadata<'f> {
     schema_version: &'static str,
     service: Service,
     endpoints: Vec<EndpointInfo>,
     capabilities: Capabilities,
-    backends: Backends,
+    backends: Backends<'f>,
 }
 
 #[derive(Serialize)]
@@ -43,17 +43,26 @@ struct Capabilities {
     max_concurrency: Option<u64>,
 }
 
-/// Anybody may read this, so it names kinds of links, never machines.
+/// Anybody may read this, so it names kinds of engines and of links, never machines.
 #[derive(Serialize)]
-struct Backends {
-    default: Option<&'static str>,
-    available: BTreeSet<&'static str>,
+struct Backends<'f> {
+    default: Option<&'f str>,
+    available: BTreeSet<&'f str>,
+}
+
+/// What kind of engine it is, if its label says so in a plain word; else how it is reached.
+fn backend(runner: &Runner) -> &str {
+    let is_plain = |word: &&str| {
+        (1..=32).contains(&word.len()) && word.bytes().all(|c| c.is_ascii_lowercase() || c == b'-')
+    };
+    let engine = runner.spec().labels.get("engine").map(String::as_str).filter(is_plain);
+    engine.unwrap_or(runner.link().describe().transport)
 }
 
 /// `GET /v1/metadata`: what this service is and can do at the moment.
 pub(crate) fn metadata(shared: &Shared) -> Response<Bytes> {
     let fleet = shared.dispatcher.registry().fleet();
-    let available: BTreeSet<_> = usable(&fleet).map(|runner| runner.link().describe().transport).collect();
+    let available: BTreeSet<_> = usable(&fleet).map(backend).collect();
     let metadata = Metadata {
         schema_version: "v1",
         service: Service {
