@@ -137,6 +137,9 @@ fn delete_before(connection: &Connection, oldest: SystemTime) -> rusqlite::Resul
     connection.execute(sql, rusqlite::params![oldest, STEP])
 }
 
+/// Two looks at an end of the table each. In one `SELECT` it would be a pass over all of it.
+const ROWS: &str = "SELECT coalesce((SELECT max(id) FROM requests) - (SELECT min(id) FROM requests) + 1, 0)";
+
 /// Deletes the oldest rows if the file is too large: the share of them that is too much, and a little more.
 fn shrink(connection: &Connection, max_bytes: u64) -> rusqlite::Result<usize> {
     let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
@@ -145,8 +148,8 @@ fn shrink(connection: &Connection, max_bytes: u64) -> rusqlite::Result<usize> {
     if bytes <= max_bytes {
         return Ok(0);
     }
-    // Numbers are given out in order and taken back in order, so this is the count, without a pass over all.
-    let rows = number("SELECT coalesce(max(id) - min(id) + 1, 0) FROM requests")?;
+    // Numbers are given out in order and taken back in order, so this is about the count.
+    let rows = number(ROWS)?;
     let too_much = (bytes - max_bytes) as f64 / bytes as f64 + 0.02;
     let count = ((rows as f64 * too_much).ceil() as i64).clamp(1, i64::from(STEP));
     connection
