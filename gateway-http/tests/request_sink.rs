@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,9 +11,12 @@ use bytes::Bytes;
 use common::*;
 use gateway_core::{LinkError, ModelRoutes, RunnerId, RunnerSpec, RunnerStatus, Tenant};
 use gateway_http::{
-    BearerTokens, BuildError, Decision, Drained, Gateway, GatewayBuilder, Identity, RequestRecord,
-    RequestSink,
+    BearerTokens, BuildError, Decision, Drained, Gateway, GatewayBuilder, GenericRoute, Identity,
+    RequestRecord, RequestSink,
 };
+use http::Request;
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody};
 use tokio::sync::Notify;
 
 /// What a sink was told, in its own words.
@@ -215,6 +219,28 @@ async fn nobody_looks_for_tokens_that_nobody_wants() {
     join(&gateway, "r1", &["m"], &Mock::new(|_| async { Ok(json(200, USAGE)) }));
     whole(&gateway, chat(r#"{"model":"m"}"#)).await;
     assert_eq!(kept.one().tokens, (None, None));
+}
+
+#[tokio::test]
+async fn bodies_that_are_passed_on_are_counted_as_they_go() {
+    let (kept, builder) = kept();
+    let gateway = builder.generic(GenericRoute::prefix("/tasks")).build().unwrap();
+    join(&gateway, "r1", &["m"], &Mock::ok());
+    // With a length, kept; without one, passed on while it comes.
+    let chunks = || vec![Bytes::from_static(b"one"), Bytes::from_static(b"three")];
+    let whole_body = Full::new(Bytes::from_static(b"onethree")).boxed();
+    let streamed = chunks().into_iter().map(|chunk| Ok::<_, Infallible>(Frame::data(chunk)));
+    let streamed = StreamBody::new(futures_util::stream::iter(streamed)).boxed();
+    for body in [whole_body, streamed] {
+        let request = Request::put("/tasks/7?key=query-secret").body(body).unwrap();
+        assert_eq!(whole(&gateway, as_client(request)).await.status, 200);
+        let row = kept.one();
+        assert_eq!((row.route, row.method.as_str(), row.path.as_str()), ("generic", "PUT", "/tasks/7"));
+        assert_eq!((row.bytes.0, row.runner.as_deref()), (Some(8), Some("r1")));
+        assert!(!row.whole.contains("query-secret"));
+    }
+    whole(&gateway, as_client(get("/tasks/7"))).await;
+    assert_eq!(kept.one().bytes.0, Some(0), "it is known to have none");
 }
 
 /// Drops all it is told, and is flushed when it is let.

@@ -63,7 +63,7 @@ where
             (body, Some(changing), None)
         }
         None => {
-            let (body, fault) = read(shared, target, &request.headers, body).await?;
+            let (body, fault) = read(shared, target, &request.headers, body, record).await?;
             (body, None, fault)
         }
     };
@@ -102,12 +102,14 @@ async fn read<B>(
     target: &Target,
     headers: &HeaderMap,
     body: B,
+    record: &mut Record,
 ) -> Result<(RequestBody, Option<Arc<OnceLock<Fault>>>), Box<ApiError>>
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
     if body.is_end_stream() {
+        record.received(0);
         return Ok((RequestBody::empty(), None));
     }
     let len = body.size_hint().exact();
@@ -122,9 +124,11 @@ where
     if len.is_some_and(|len| len <= GenericRoute::KEPT_BODY) {
         let limits =
             BodyLimits { max_bytes: GenericRoute::KEPT_BODY as usize, idle, total: target.deadlines.total };
-        return Ok((gather(body, headers, limits).await?.into(), None));
+        let body = gather(body, headers, limits).await?;
+        record.received(body.len());
+        return Ok((body.into(), None));
     }
-    let (upload, fault) = Upload::new(body, idle, target.max_body_bytes);
+    let (upload, fault) = Upload::new(body, idle, target.max_body_bytes, record.receiving());
     Ok((RequestBody::stream(upload), Some(fault)))
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -22,6 +23,8 @@ pub(super) struct Upload<B> {
     left: Option<u64>,
     limit: u64,
     fault: Arc<OnceLock<Fault>>,
+    /// Where what has come is counted, for whoever wants to know.
+    count: Option<Arc<AtomicU64>>,
 }
 
 /// What was wrong with a body, for whoever answers the client.
@@ -52,10 +55,16 @@ impl fmt::Display for Fault {
 impl std::error::Error for Fault {}
 
 impl<B> Upload<B> {
-    pub(super) fn new(body: B, idle: Duration, max: Option<u64>) -> (Self, Arc<OnceLock<Fault>>) {
+    pub(super) fn new(
+        body: B,
+        idle: Duration,
+        max: Option<u64>,
+        count: Option<Arc<AtomicU64>>,
+    ) -> (Self, Arc<OnceLock<Fault>>) {
         let fault = Arc::new(OnceLock::new());
         let limit = max.unwrap_or(u64::MAX);
-        let this = Self { body: Box::pin(body), idle, timer: None, left: max, limit, fault: fault.clone() };
+        let this =
+            Self { body: Box::pin(body), idle, timer: None, left: max, limit, fault: fault.clone(), count };
         (this, fault)
     }
 
@@ -82,6 +91,9 @@ where
         match this.body.as_mut().poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 this.timer = None;
+                if let (Some(count), Some(data)) = (&this.count, frame.data_ref()) {
+                    count.fetch_add(data.len() as u64, Ordering::Relaxed);
+                }
                 if let (Some(left), Some(data)) = (&mut this.left, frame.data_ref()) {
                     match left.checked_sub(data.len() as u64) {
                         Some(rest) => *left = rest,

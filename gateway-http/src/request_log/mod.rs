@@ -9,6 +9,7 @@ mod told;
 mod usage;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use gateway_core::{Dispatched, ModelId, RequestId, Runner};
@@ -114,6 +115,12 @@ impl Record {
         if let Some(told) = &mut self.told {
             told.bytes_in = Some(bytes as u64);
         }
+    }
+
+    /// The request's body is passed on while it comes: where to count its bytes, if somebody wants to know.
+    pub(crate) fn receiving(&mut self) -> Option<Arc<AtomicU64>> {
+        let told = self.told.as_mut()?;
+        Some(told.streamed_in.get_or_insert_default().clone())
     }
 
     /// A part of the answer's body goes out.

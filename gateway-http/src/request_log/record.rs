@@ -14,8 +14,8 @@ pub struct RequestRecord<'a> {
     pub time: SystemTime,
     /// Its name, as in logs and in the header `x-request-id`.
     pub request_id: &'a RequestId,
-    /// The route's template, such as `/v1/chat/completions`; `door` for those of runner sources, `other` if
-    /// there is no such route.
+    /// The route's template, such as `/v1/chat/completions`; `door` for those of runner sources, `generic` for
+    /// [`GenericRoute`](crate::GenericRoute)s, `other` if there is no such route.
     pub route: &'static str,
     /// Its method.
     pub method: &'a Method,
@@ -42,9 +42,10 @@ pub struct RequestRecord<'a> {
     pub queue_time: Option<Duration>,
     /// From its arrival to the first byte of a runner's answer.
     pub first_byte: Option<Duration>,
-    /// From its arrival to the end of its answer.
+    /// From its arrival to the end of its answer. That of a connection which changes its protocol is the 101:
+    /// what comes after is not counted here.
     pub duration: Duration,
-    /// Bytes of its body, if the gateway read one.
+    /// Bytes of its body, as far as the gateway read one.
     pub bytes_in: Option<u64>,
     /// Bytes of the answer's body that were handed to the server.
     pub bytes_out: u64,

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use gateway_core::{ModelId, RequestId, RunnerId, Tenant};
@@ -17,6 +18,8 @@ pub(super) struct Told {
     pub(super) tenant: Option<Tenant>,
     pub(super) failed_on: Option<RunnerId>,
     pub(super) bytes_in: Option<u64>,
+    /// The same, of a body that is passed on while it comes.
+    pub(super) streamed_in: Option<Arc<AtomicU64>>,
     bytes_out: u64,
     model_used: Option<ModelId>,
     hedged: bool,
@@ -48,6 +51,7 @@ impl Told {
             tenant: None,
             failed_on: None,
             bytes_in: None,
+            streamed_in: None,
             bytes_out: 0,
             model_used: None,
             hedged: false,
@@ -81,6 +85,7 @@ impl Told {
     pub(super) fn tell(&self, finished: Finished<'_>) {
         let Finished { id, method, path, endpoint, model, runner, tries, status, outcome, duration } =
             finished;
+        let streamed_in = self.streamed_in.as_ref().map(|bytes| bytes.load(Ordering::Relaxed));
         let usage = self.scanner.as_ref().map(Scanner::usage).unwrap_or_default();
         self.sinks.tell(&RequestRecord {
             time: self.time,
@@ -99,7 +104,7 @@ impl Told {
             queue_time: self.queue_time,
             first_byte: self.first_byte,
             duration,
-            bytes_in: self.bytes_in,
+            bytes_in: self.bytes_in.or(streamed_in),
             bytes_out: self.bytes_out,
             prompt_tokens: usage.prompt_tokens,
             completion_tokens: usage.completion_tokens,
