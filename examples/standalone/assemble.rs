@@ -44,6 +44,7 @@ pub(crate) fn assemble(settings: &Settings) -> Result<Assembled, BoxError> {
     if let Some(log) = &settings.request_log {
         builder = builder.request_sink(request_log(log)?);
     }
+    builder = settings.generic.add_to(builder)?;
     builder = match clients(settings)? {
         tokens if tokens.is_empty() => builder.allow_anonymous_clients(),
         tokens => builder.client_authenticator(tokens),

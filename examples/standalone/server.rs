@@ -116,8 +116,11 @@ fn call<S>(service: &S, peer: SocketAddr, mut request: Request<Incoming>) -> S::
 where
     S: Service<Request<Incoming>> + Clone,
 {
-    // Only runners that dial in are asked where they are; the rest need not pay for it.
-    if request.headers().contains_key(header::UPGRADE) {
+    // Runners that dial in are asked where they are, and others are told where a request came from. Inference
+    // need not pay for it.
+    let path = request.uri().path();
+    let is_inference = matches!(path, "/v1/chat/completions" | "/v1/completions" | "/v1/embeddings");
+    if !is_inference || request.headers().contains_key(header::UPGRADE) {
         request.extensions_mut().insert(PeerAddr(peer));
     }
     service.clone().call(request)

@@ -148,3 +148,24 @@ async fn it_is_for_admins_and_takes_what_an_inference_request_does() {
     let answer = whole(&gateway, explain("{}")).await;
     assert_eq!((answer.status, answer.error().2.as_deref()), (400, Some("model")));
 }
+
+#[tokio::test]
+async fn a_generic_request_is_explained_by_its_path_and_method() {
+    use gateway_http::{GenericRoute, OpenApi};
+    let document = r#"{"openapi": "3.1.0", "paths": {"/tasks/{id}/run": {"post": {
+        "x-neutrino-resources": {"num_gpus": 2}, "x-gateway": {"labels": {"pool": "tasks"}}}}}}"#;
+    let route = GenericRoute::openapi(OpenApi::from_json(document).unwrap());
+    let gateway = builder().generic(route).build().unwrap();
+    join(&gateway, "r1", &["m"], &Mock::ok());
+    let ask = async |query: &str| whole(&gateway, as_admin(post(&format!("/admin/explain{query}"), ""))).await;
+    for path in ["/tasks/7/run", "%2Ftasks%2F7%2frun"] {
+        let answer = ask(&format!("?path={path}&method=POST")).await.json();
+        assert_eq!(answer["needs"]["gpus"], 2.0);
+        assert_eq!(answer["labels"]["pool"], "tasks");
+        assert!(answer["model"].is_null());
+        assert_eq!(answer["runners"][0]["verdict"], "label");
+    }
+    for query in ["?path=/tasks/7/run", "?path=/nowhere&method=POST", "?path=/x&method=%20"] {
+        assert_eq!(ask(query).await.status, 400, "{query}");
+    }
+}

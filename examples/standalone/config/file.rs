@@ -10,6 +10,7 @@ use gateway_transport_http::RunnerEntry;
 use serde::Deserialize;
 
 use super::discovery::Discovery;
+use super::generic::{Forwarded, GenericEntry, NeedsSection};
 use super::lifecycle::Lifecycle;
 use super::models::Models;
 use super::queue::Queue;
@@ -44,6 +45,9 @@ section! {
         models: Models = Models::default(),
         discovery: Discovery = Discovery::default(),
         request_log: RequestLog = RequestLog::default(),
+        generic: Vec<GenericEntry> = Vec::new(),
+        needs: NeedsSection = NeedsSection::default(),
+        forwarded: Forwarded = Forwarded::default(),
         runner: Vec<RunnerEntry> = Vec::new(),
     }
 }

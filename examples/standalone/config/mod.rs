@@ -3,6 +3,7 @@
 mod discovery;
 mod file;
 mod flags;
+mod generic;
 mod lifecycle;
 mod models;
 mod queue;
@@ -27,6 +28,7 @@ pub(crate) use file::ClientEntry;
 use file::File;
 pub(crate) use flags::Flags;
 pub(crate) use request_log::RequestLogSetting;
+use generic::Generic;
 pub(crate) use section::ConfigError;
 pub(crate) use strategy::StrategySetting;
 
@@ -61,6 +63,7 @@ pub(crate) struct Settings {
     pub(crate) sse_keepalive: Option<Duration>,
     /// `None`: requests are not kept.
     pub(crate) request_log: Option<RequestLogSetting>,
+    pub(crate) generic: Generic,
     pub(crate) clients: Vec<ClientEntry>,
     pub(crate) runners: Vec<RunnerEntry>,
     /// Of runners that are not written down here. What it comes to is in [`Settings::sources`].
@@ -136,6 +139,7 @@ impl Settings {
             prompts: file.prompts.hashing(),
             sse_keepalive: file.sse_keepalive_s.unless_zero(),
             request_log: file.request_log.setting(var("DATABASE_PATH"))?,
+            generic: Generic { routes: file.generic, needs: file.needs, forwarded: file.forwarded },
             clients: file.client,
             runners,
             discovery: file.discovery,

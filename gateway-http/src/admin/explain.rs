@@ -1,6 +1,7 @@
 use bytes::Bytes;
 use gateway_core::{
-    BoxError, BreakerState, Explained, LaneReport, QueueReport, Score, Standing, Tenant, Workload,
+    BoxError, BreakerState, Explained, Labels, LaneReport, QueueReport, Resources, Score, Standing, Tenant,
+    Workload,
 };
 use http::request::Parts;
 use http::{HeaderName, Response, StatusCode};
@@ -11,6 +12,7 @@ use tokio::time::Instant;
 use crate::auth::Identity;
 use crate::error::ApiError;
 use crate::gateway::Shared;
+use crate::generic::GenericAsked;
 use crate::inference::{Asked, gather};
 use crate::refusals;
 use crate::respond::json;
@@ -21,14 +23,30 @@ const TENANT: HeaderName = HeaderName::from_static("x-tenant");
 
 #[derive(Serialize)]
 struct Explanation<'a> {
-    model: &'a str,
+    model: Option<&'a str>,
     strategy: &'static str,
     targets: Vec<&'a str>,
+    /// What must be free.
+    needs: Option<NeedsView>,
+    labels: &'a Labels,
     workload: Work,
     priority: &'static str,
     tenant: Option<&'a str>,
     queue: QueueView<'a>,
     runners: Vec<RunnerView<'a>>,
+}
+
+#[derive(Serialize)]
+struct NeedsView {
+    cpus: f64,
+    gpus: f64,
+    memory_gb: f64,
+}
+
+impl From<Resources> for NeedsView {
+    fn from(Resources { cpus, gpus, memory_gb }: Resources) -> Self {
+        Self { cpus, gpus, memory_gb }
+    }
 }
 
 /// Who waits for a slot at the moment.
@@ -112,7 +130,7 @@ impl Serialize for Scores<'_> {
 }
 
 /// `POST /admin/explain`: what would become of an inference request with this body and these headers, runner
-/// by runner. Nothing is sent, reserved or counted.
+/// by runner; or of a generic one with these headers, if the query has its `path` and `method`. Nothing is sent, reserved or counted.
 pub(crate) async fn explain<B>(
     shared: &Shared,
     request: &Parts,
@@ -133,16 +151,24 @@ where
             admin.clone().of_tenant(tenant.ok_or_else(wrong)?)
         }
     };
-    let mut asked = Asked::read(shared, Inference::Chat, &request.headers, &body, &identity)?;
-    asked.hash_prompt(shared, &identity);
-    let explanation = shared.dispatcher.explain(&asked.requirements);
+    let (requirements, priority) = match GenericAsked::explained(shared, request, &identity)? {
+        Some(asked) => (asked.requirements, asked.claim.priority),
+        None => {
+            let mut asked = Asked::read(shared, Inference::Chat, &request.headers, &body, &identity)?;
+            asked.hash_prompt(shared, &identity);
+            (asked.requirements, asked.priority)
+        }
+    };
+    let explanation = shared.dispatcher.explain(&requirements);
     let queue = shared.dispatcher.queue();
     let view = Explanation {
-        model: asked.requirements.model.as_ref().map_or("", |model| model.as_str()),
+        model: requirements.model.as_ref().map(|model| model.as_str()),
         strategy: explanation.strategy,
         targets: explanation.targets.iter().map(|model| model.as_str()).collect(),
-        workload: Work::new(&asked.requirements.workload),
-        priority: asked.priority.as_str(),
+        needs: requirements.resources.map(NeedsView::from),
+        labels: &requirements.labels,
+        workload: Work::new(&requirements.workload),
+        priority: priority.as_str(),
         tenant: identity.tenant().map(Tenant::as_str),
         queue: QueueView::new(&queue),
         runners: explanation.runners.iter().map(|runner| RunnerView::new(shared, runner)).collect(),

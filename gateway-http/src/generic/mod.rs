@@ -9,6 +9,7 @@ mod table;
 mod upgrade;
 mod upload;
 
+pub(crate) use asked::GenericAsked;
 pub(crate) use forward::forward;
 pub use forwarded::{Forwarding, InvalidNetwork};
 pub use route::{GenericRoute, InvalidRoute};
