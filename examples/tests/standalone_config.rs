@@ -539,3 +539,16 @@ fn the_example_file_shows_every_key_and_the_defaults() {
 fn sections(file: &toml::Table) -> impl Iterator<Item = (&str, &toml::Table)> {
     file.iter().filter_map(|(key, value)| Some((key.as_str(), value.as_table()?)))
 }
+
+#[test]
+fn generic_routes_are_what_the_library_takes() {
+    let add = |file: &str| {
+        let settings = resolve(&[], &[TOKEN], Some(file))?;
+        let added = settings.generic.add_to(gateway_http::Gateway::builder());
+        added.map(drop).map_err(|error| error.to_string())
+    };
+    assert_eq!(add(""), Ok(()));
+    assert_eq!(add("[[generic]]\nprefix = '/apps'\nkept_body_bytes = 0"), Ok(()));
+    assert!(add("[[generic]]\nopenapi = '/nowhere/tasks.yaml'").unwrap_err().contains("generic.openapi"));
+    assert!(add("[needs]\nmodels = { '' = {} }").unwrap_err().contains("needs.models."));
+}

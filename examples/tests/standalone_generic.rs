@@ -120,7 +120,8 @@ async fn needs_by_path_and_headers() {
     let (assembled, _) = gateway(&of_path);
     assert_eq!(who(&assembled, "/v2/tasks/7/train").await.0, 503);
     for (from_headers, status) in [(false, 200), (true, 503)] {
-        let (assembled, _) = gateway(&format!("[[generic]]\nprefix = '/'\n[needs]\nfrom_headers = {from_headers}"));
+        let (assembled, _) =
+            gateway(&format!("[[generic]]\nprefix = '/'\n[needs]\nfrom_headers = {from_headers}"));
         let mut request = task("/x");
         request.headers_mut().insert("x-gateway-gpus", "2".parse().unwrap());
         assert_eq!(ask(&assembled, request).await.status(), status);
@@ -184,7 +185,8 @@ async fn who_is_believed() {
 
 #[test]
 fn mistakes_name_the_key() {
-    let broken = document("broken.yaml", "openapi: 3.0.3\npaths:\n  /a:\n    get: {x-gateway: {upgrade: 1}}\n");
+    let broken =
+        document("broken.yaml", "openapi: 3.0.3\npaths:\n  /a:\n    get: {x-gateway: {upgrade: 1}}\n");
     for (file, words) in [
         ("[[generic]]".to_owned(), "`openapi` or `prefix`"),
         ("[[generic]]\nprefix = '/a'\nopenapi = 'x'".to_owned(), "`openapi` or `prefix`"),

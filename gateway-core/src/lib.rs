@@ -75,8 +75,8 @@ pub use body::{LinkBody, RequestBody};
 pub use command::{Command, CommandReply};
 pub use dispatch::{
     Attempt, BodyError, Cancel, Claim, Deadlines, Dispatch, DispatchBody, DispatchError, DispatchErrorKind,
-    Dispatched, Dispatcher, DispatcherBuilder, Explained, Explanation, Fault, HedgePolicy, Observer, Outcome,
-    RetryPolicy, Terms,
+    Dispatched, Dispatcher, DispatcherBuilder, Explained, Explanation, Fault, HedgePolicy, NotRepeatable,
+    Observer, Outcome, RetryPolicy, Terms,
 };
 pub use error::BoxError;
 pub use fleet::{Fleet, ModelEntry};

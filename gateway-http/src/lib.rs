@@ -52,12 +52,14 @@
 //! | `x-session-id` | names the conversation, for strategies that send one to where it was; else the body's `prompt_cache_key` or `user` does. One tenant's names mean nothing to another's. |
 //! | `x-request-timeout-ms` | in how many milliseconds the whole answer is wanted: strategies that keep deadlines mind it, and nobody waits for a slot for longer. An answer that has begun is not cut. |
 //! | `x-priority` | `high`, `normal` or `low`: who goes first when all runners are full. Else the body's `service_tier` says so: `priority` is high, `flex` is low. Nobody gets more than its [`Identity`] was granted, which is `normal` unless said. |
+//! | `x-gateway-cpus`, `x-gateway-gpus`, `x-gateway-memory-gb` | what must be free on the runner, if [`GatewayBuilder::needs_from_headers`] allows it |
 //!
 //! # What is promised
 //!
 //! - **Bytes are preserved.** Of a request's body a few fields are looked at. What reaches the runner is what
 //!   the client sent, byte for byte, unless the runner knows the model by another name; then that name alone
 //!   is replaced. Chunks of an answer are passed on as they come.
+//!   Of a request to a [`GenericRoute`] nothing is looked at.
 //! - **A broken stream is told.** When a runner dies in the middle of an event stream, the client gets an
 //!   error event and `[DONE]`. Any other answer is cut off, so that nobody takes a part for the whole.
 //! - **Authentication is on** unless it is switched off by name.

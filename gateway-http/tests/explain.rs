@@ -157,7 +157,8 @@ async fn a_generic_request_is_explained_by_its_path_and_method() {
     let route = GenericRoute::openapi(OpenApi::from_json(document).unwrap());
     let gateway = builder().generic(route).build().unwrap();
     join(&gateway, "r1", &["m"], &Mock::ok());
-    let ask = async |query: &str| whole(&gateway, as_admin(post(&format!("/admin/explain{query}"), ""))).await;
+    let ask =
+        async |query: &str| whole(&gateway, as_admin(post(&format!("/admin/explain{query}"), ""))).await;
     for path in ["/tasks/7/run", "%2Ftasks%2F7%2frun"] {
         let answer = ask(&format!("?path={path}&method=POST")).await.json();
         assert_eq!(answer["needs"]["gpus"], 2.0);

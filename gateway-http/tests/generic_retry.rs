@@ -34,10 +34,9 @@ async fn after(method: Method, first: Result<LinkResponse, LinkError>) -> (u16, 
     let asking = tokio::spawn(async move { whole(&gateway, request).await });
     calls.recv().await.unwrap().drop_and_answer(first);
     let second = tokio::spawn(async move {
-        let call = calls.recv().await;
-        let was_asked = call.is_some();
-        call.map(|call| call.drop_and_answer(status(200)));
-        was_asked
+        let Some(call) = calls.recv().await else { return false };
+        call.drop_and_answer(status(200));
+        true
     });
     let answer = asking.await.unwrap();
     // The gateway has gone, and with it the runners and their ends of the channel.
@@ -123,6 +122,58 @@ async fn a_stream_that_was_begun_does_not() {
         first.drop_and_answer(said);
         assert_eq!(asking.await.unwrap().status, told);
         assert!(calls.recv().await.is_none());
+    }
+}
+
+#[tokio::test]
+async fn how_much_is_kept_can_be_set() {
+    for (kept, is_kept) in [(4, true), (3, false), (0, false)] {
+        let (link, mut calls) = ByHand::new();
+        let gateway = with_route(GenericRoute::prefix("/").kept_body_bytes(kept)).build().unwrap();
+        add(&gateway, "r1", link);
+        let asking = tokio::spawn(async move { whole(&gateway, as_client(post("/task", "1234"))).await });
+        let call = calls.recv().await.unwrap();
+        assert_eq!(call.request.body().can_replay(), is_kept, "{kept}");
+        call.drop_and_answer(status(200));
+        assert_eq!(asking.await.unwrap().status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_dies_with_it_is_replaced_only_if_it_may_be_done_again() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    // Answers the first request of each connection, and closes at the second without a word.
+    let heard = Arc::new(AtomicUsize::new(0));
+    let count = heard.clone();
+    let runner = listen(move |mut stream, _| {
+        let heard = count.clone();
+        async move {
+            for answers in [true, false] {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    let Ok(byte) = stream.read_u8().await else { return };
+                    head.push(byte);
+                }
+                heard.fetch_add(1, Ordering::SeqCst);
+                if answers {
+                    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+                }
+            }
+        }
+    })
+    .await;
+    for (method, second, times) in [(Method::GET, 200, 3), (Method::POST, 502, 2)] {
+        let gateway = with_route(GenericRoute::prefix("/")).build().unwrap();
+        add_http(&gateway, "r1", runner.address);
+        heard.store(0, Ordering::SeqCst);
+        for status in [200, second] {
+            let request =
+                Request::builder().method(&method).uri("/task").body(Full::<Bytes>::default()).unwrap();
+            assert_eq!(whole(&gateway, as_client(request)).await.status, status, "{method}");
+        }
+        assert_eq!(heard.load(Ordering::SeqCst), times, "{method}");
     }
 }
 

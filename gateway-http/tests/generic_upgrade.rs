@@ -177,6 +177,18 @@ async fn a_shutdown_waits_for_it_and_then_cuts_it() {
 }
 
 #[tokio::test]
+async fn a_runner_whose_link_is_closed_ends_it() {
+    let Setup { gateway, server, mut events, _runner, .. } = setup(ws()).await;
+    let (mut stream, _) = ask(server.address, "/ws").await;
+    hear(&mut stream, "hello").await;
+    events.recv().await.unwrap();
+    gateway.dispatcher().registry().fleet().runners()[0].link().close();
+    assert_eq!(stream.read(&mut [0]).await.unwrap_or(0), 0);
+    assert_eq!(events.recv().await.unwrap(), "closed");
+    until_idle(&gateway).await;
+}
+
+#[tokio::test]
 async fn the_slot_is_held_to_the_end() {
     let Setup { gateway, server, mut events, _runner, .. } = setup(ws()).await;
     let (mut stream, _) = ask(server.address, "/ws").await;

@@ -25,6 +25,7 @@ pub(crate) struct GenericEntry {
     upgrades: bool,
     pass_credentials: bool,
     max_body_bytes: u64,
+    kept_body_bytes: Option<u64>,
     timeout_s: Option<Seconds>,
     first_byte_s: Option<Seconds>,
     idle_s: Option<Seconds>,
@@ -68,6 +69,9 @@ impl GenericEntry {
         }
         if self.max_body_bytes > 0 {
             route = route.max_body_bytes(self.max_body_bytes);
+        }
+        if let Some(most) = self.kept_body_bytes {
+            route = route.kept_body_bytes(most);
         }
         let time = |time: Option<Seconds>| time.and_then(Seconds::unless_zero);
         if let Some(total) = time(self.timeout_s) {
@@ -123,7 +127,8 @@ impl Generic {
             let name = name.map_err(|error| ConfigError::at(&format!("needs.models.{model}"), error))?;
             builder = builder.needs_of_model(name, need.need());
         }
-        let (everybody, networks): (Vec<_>, Vec<_>) = self.forwarded.trust.iter().partition(|one| *one == "*");
+        let (everybody, networks): (Vec<_>, Vec<_>) =
+            self.forwarded.trust.iter().partition(|one| *one == "*");
         let trusted = Forwarding::default().trust(networks);
         let mut forwarding = trusted.map_err(|error| ConfigError::at("forwarded.trust", error))?;
         if !everybody.is_empty() {

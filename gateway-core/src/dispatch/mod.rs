@@ -35,7 +35,7 @@ pub use explain::{Explained, Explanation};
 pub use hedge::HedgePolicy;
 pub use limits::{Deadlines, RetryPolicy};
 pub use outcome::{Attempt, Cancel, Fault, Observer, Outcome};
-pub use terms::Terms;
+pub use terms::{NotRepeatable, Terms};
 pub use waiting::Claim;
 
 use crate::health::{HealthPolicy, Outliers, Standing};

@@ -14,7 +14,7 @@ use super::find::NotFound;
 use super::limits::{Deadlines, RetryPolicy};
 use super::plan::Plan;
 use super::send::{Begun, Conditions, Failed, Failure, is_upgraded, send};
-use super::terms::Terms;
+use super::terms::{NotRepeatable, Terms};
 use super::waiting::Claim;
 use super::{Dispatch, Dispatched, Shared};
 use crate::balance::Tried;
@@ -117,7 +117,10 @@ impl Journey<'_> {
         let body = self.body.lend()?;
         let wish = choice.wish(&self.plan);
         let body = wish.put_into(body, choice.reservation.runner());
-        let request = http::Request::from_parts(self.head.clone(), body);
+        let mut request = http::Request::from_parts(self.head.clone(), body);
+        if !self.terms.repeatable {
+            request.extensions_mut().insert(NotRepeatable);
+        }
         let is_fallback = choice.wish.0;
         let attempt = Try::new(self.shared, choice.reservation, &self.id, wish.requirements, is_fallback);
         Some((request, attempt))

@@ -13,7 +13,8 @@ use super::outcome::Outcome;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
     /// Whether a runner may be asked although another may have done the work already. If not, the request
-    /// goes to another runner only if the last one saw nothing of it, or declined it (429, 501, 503).
+    /// goes to another runner only if the last one saw nothing of it, or declined it (429, 501, 503), and
+    /// links find [`NotRepeatable`] among its extensions.
     pub repeatable: bool,
     /// Whether the answer is the client's affair alone: its head is passed on at once instead of with the
     /// first byte of its body, what cannot be tried again goes through as it is, however long, and a 401 or
@@ -22,6 +23,11 @@ pub struct Terms {
     /// How long it may take; what the dispatcher says unless set.
     pub deadlines: Option<Deadlines>,
 }
+
+/// Found among the extensions of a [`LinkRequest`](crate::LinkRequest) that must not reach its runner twice: a
+/// link that replaces a connection which has died sends it again only if nothing of it was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotRepeatable;
 
 impl Terms {
     /// What a status says, before anything is known of the body.

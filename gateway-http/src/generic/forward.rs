@@ -13,7 +13,6 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::asked::GenericAsked;
-use super::route::GenericRoute;
 use super::table::Target;
 use super::upgrade::{self, Changing};
 use super::upload::{Fault, Upload};
@@ -42,7 +41,6 @@ where
     if shared.dispatcher.is_closed() {
         return Err(ApiError::draining());
     }
-    let arrived = Instant::now();
     let GenericAsked { requirements, claim } =
         GenericAsked::read(shared, target, &request.headers, identity)?;
     record.model.clone_from(&requirements.model);
@@ -67,6 +65,8 @@ where
             (body, None, fault)
         }
     };
+    // From here on nothing waits for the client.
+    let arrived = Instant::now();
     let repeatable = target.repeatable.unwrap_or(request.method.is_idempotent());
     let terms = Terms { repeatable, verbatim: true, deadlines: Some(target.deadlines) };
     let mut request = to_runner(shared, target, request, body, record);
@@ -121,9 +121,10 @@ where
         return Err(ApiError::body_too_large(max));
     }
     let idle = shared.limits.idle;
-    if len.is_some_and(|len| len <= GenericRoute::KEPT_BODY) {
-        let limits =
-            BodyLimits { max_bytes: GenericRoute::KEPT_BODY as usize, idle, total: target.deadlines.total };
+    if let Some(len) = len.and_then(|len| usize::try_from(len).ok())
+        && len as u64 <= target.kept_body_bytes
+    {
+        let limits = BodyLimits { max_bytes: len, idle, total: target.deadlines.total };
         let body = gather(body, headers, limits).await?;
         record.received(body.len());
         return Ok((body.into(), None));

@@ -9,7 +9,7 @@ use crate::openapi::OpenApi;
 /// all below a prefix. For [`GatewayBuilder::generic`](crate::GatewayBuilder::generic).
 ///
 /// Bodies are streamed both ways and never gathered, but for small ones (see
-/// [`GenericRoute::max_body_bytes`]). The gateway's own routes win; then an exact path wins over a template,
+/// [`GenericRoute::kept_body_bytes`]). The gateway's own routes win; then an exact path wins over a template,
 /// a template over a prefix, and a long prefix over a short one. A path that the document has with another
 /// method is 405. Clients are let in as for inference.
 ///
@@ -43,6 +43,7 @@ pub struct GenericRoute {
     pub(super) model: Option<ModelId>,
     pub(super) upgrades: bool,
     pub(super) pass_credentials: bool,
+    pub(super) kept_body_bytes: u64,
     pub(super) max_body_bytes: Option<u64>,
     pub(super) times: Times,
 }
@@ -62,8 +63,7 @@ pub(super) struct Times {
 }
 
 impl GenericRoute {
-    /// Bodies up to this size, in bytes, that announce their length are read before a runner is looked for, and
-    /// kept, so that another runner can have them: 64 KiB. That is what one read from a socket may bring.
+    /// The default of [`GenericRoute::kept_body_bytes`]: 64 KiB, about what one read from a socket brings.
     pub const KEPT_BODY: u64 = 64 << 10;
 
     fn new(paths: Paths) -> Self {
@@ -75,6 +75,7 @@ impl GenericRoute {
             model: None,
             upgrades: false,
             pass_credentials: false,
+            kept_body_bytes: Self::KEPT_BODY,
             max_body_bytes: None,
             times: Times::default(),
         }
@@ -128,6 +129,15 @@ impl GenericRoute {
     /// are the client's credentials for the gateway.
     pub fn pass_credentials(mut self, pass: bool) -> Self {
         self.pass_credentials = pass;
+        self
+    }
+
+    /// Bodies up to this size, in bytes, that announce their length are read before a runner is looked for, and
+    /// kept until the request is over, so that another runner can have them; [`GenericRoute::KEPT_BODY`] unless
+    /// set, and 0 keeps none. A larger body cannot go to another runner once anything of it was read, not even
+    /// if that one says that it is busy.
+    pub fn kept_body_bytes(mut self, most: u64) -> Self {
+        self.kept_body_bytes = most;
         self
     }
 

@@ -32,6 +32,7 @@ pub(crate) struct Target {
     pub(super) requirements: Requirements,
     pub(super) upgrades: bool,
     pub(super) pass_credentials: bool,
+    pub(super) kept_body_bytes: u64,
     pub(super) max_body_bytes: Option<u64>,
     /// `None`: as the method says.
     pub(super) repeatable: Option<bool>,
@@ -192,6 +193,7 @@ impl Target {
             requirements,
             upgrades: route.upgrades,
             pass_credentials: route.pass_credentials,
+            kept_body_bytes: route.kept_body_bytes,
             max_body_bytes: route.max_body_bytes,
             repeatable: None,
             deadlines: route.times.over(usual),

@@ -24,7 +24,8 @@ use pool::Pool;
 /// The link to a runner that has an HTTP address.
 ///
 /// It keeps connections of its own (HTTP/1.1, `TCP_NODELAY`) and reuses the one that was used last. One
-/// that the runner closed while it was idle is never an error: the request goes out again on a new one. One
+/// that the runner closed while it was idle is never an error: the request goes out again on a new one, unless
+/// it is [not to be repeated](gateway_core::NotRepeatable) and may have been seen. One
 /// that fails more than a second after the request went out was not idle, and is an error.
 ///
 /// Bounds: 4,096 connections at once, of which 256 may be idle for up to 60 s each; 5 s to connect. All

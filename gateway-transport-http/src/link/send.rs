@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use gateway_core::{LinkBody, LinkError, LinkRequest, LinkResponse, RequestBody, UpgradeTo};
+use gateway_core::{LinkBody, LinkError, LinkRequest, LinkResponse, NotRepeatable, RequestBody, UpgradeTo};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -85,6 +85,7 @@ impl HttpLink {
             self.pool.check_open()?;
             return self.send_anew(request.map(Outgoing::Once), false).await;
         };
+        let once = request.extensions().get::<NotRepeatable>().is_some();
         let (request, spare) = Spare::split(request);
         let sent = Instant::now();
         let Failure { unsent, error } = match connection.exchange(request).await {
@@ -101,7 +102,7 @@ impl HttpLink {
         }
         // The runner closed the connection while it was idle, as it may at any time: not a failure.
         let seen = unsent.is_none();
-        if seen && sent.elapsed() > CROSSED {
+        if seen && (once || sent.elapsed() > CROSSED) {
             return Err(lost(error));
         }
         match unsent.or_else(|| spare.into_request()) {
