@@ -65,14 +65,16 @@ pub(crate) fn registry() -> Arc<InMemoryRegistry> {
 
 /// Waits until the stand-in's model can be served.
 pub(crate) async fn model_is_there(gateway: &Gateway) {
-    let registry = gateway.dispatcher().registry();
+    let dispatcher = gateway.dispatcher();
+    let registry = dispatcher.registry();
     let mut events = registry.events();
     while !registry.fleet().can_serve() && events.next().await.is_some() {}
 }
 
 /// Waits until nothing can be served any more.
 pub(crate) async fn model_is_gone(gateway: &Gateway) {
-    let registry = gateway.dispatcher().registry();
+    let dispatcher = gateway.dispatcher();
+    let registry = dispatcher.registry();
     let mut events = registry.events();
     while registry.fleet().can_serve() && events.next().await.is_some() {}
 }

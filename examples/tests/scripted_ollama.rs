@@ -30,7 +30,8 @@ impl Setup {
     }
 
     async fn until(&self, what: &str, done: impl Fn(&gateway_core::Fleet) -> bool) {
-        let registry = self.gateway.dispatcher().registry();
+        let dispatcher = self.gateway.dispatcher();
+        let registry = dispatcher.registry();
         let mut events = registry.events();
         let waiting = async {
             while !done(&registry.fleet()) {

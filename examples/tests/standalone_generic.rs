@@ -51,7 +51,7 @@ fn gateway(file: &str) -> (Assembled, MockEngine) {
     let engine = MockEngine::new(|_| Script::text("fine"));
     let one = Resources { cpus: 4.0, gpus: 1.0, memory_gb: 8.0 };
     for (id, free) in [("gpu", Some(one)), ("unknown", None)] {
-        let resources = ResourceReport { total: free, available: free };
+        let resources = ResourceReport { total: free, available: free, ..ResourceReport::default() };
         let status = RunnerStatus { health: Health::Healthy, resources, ..RunnerStatus::default() };
         let spec = RunnerSpec::new(RunnerId::new(id).unwrap()).label("is", id);
         assembled.registry.join(spec, status, engine.link());

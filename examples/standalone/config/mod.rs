@@ -27,8 +27,8 @@ use discovery::Discovery;
 pub(crate) use file::ClientEntry;
 use file::File;
 pub(crate) use flags::Flags;
-pub(crate) use request_log::RequestLogSetting;
 use generic::Generic;
+pub(crate) use request_log::RequestLogSetting;
 pub(crate) use section::ConfigError;
 pub(crate) use strategy::StrategySetting;
 
