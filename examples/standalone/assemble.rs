@@ -1,19 +1,37 @@
-//! From settings to a gateway.
+//! From settings to a gateway, and from other settings to the same one.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use gateway_core::{BoxError, InMemoryRegistry, Registry};
+use gateway_core::{Balancer, BoxError, InMemoryRegistry, Registry};
 #[cfg(feature = "sqlite")]
 use gateway_http::SqliteLog;
-use gateway_http::{BearerTokens, Gateway, RequestSink};
+use gateway_http::{BearerTokens, Gateway, GatewayBuilder, RequestSink};
+use gateway_transport_http::{HttpRunners, HttpRunnersHandle};
 use gateway_transport_ws::WsRunners;
 
-use crate::config::{RequestLogSetting, Settings};
+use crate::config::{RequestLogSetting, Settings, StrategySetting};
 
 /// A gateway, and its registry to look into.
 pub(crate) struct Assembled {
     pub(crate) gateway: Gateway,
     pub(crate) registry: Arc<dyn Registry>,
+    listed: HttpRunnersHandle,
+    found: HttpRunnersHandle,
+    strategy: Mutex<Strategy>,
+}
+
+/// A strategy and what it was built from: it keeps what it knows as long as that is the same.
+struct Strategy {
+    of: (StrategySetting, BTreeMap<String, StrategySetting>),
+    balancer: Arc<dyn Balancer>,
+}
+
+impl Strategy {
+    fn new(settings: &Settings) -> Result<Self, BoxError> {
+        let of = (settings.strategy.clone(), settings.strategy_of.clone());
+        Ok(Self { of, balancer: settings.balancer()? })
+    }
 }
 
 /// Builds what the settings say.
@@ -22,9 +40,47 @@ pub(crate) struct Assembled {
 /// An address, id or token is not valid, or the request log cannot be opened; the message names it.
 pub(crate) fn assemble(settings: &Settings) -> Result<Assembled, BoxError> {
     let registry: Arc<dyn Registry> = Arc::new(InMemoryRegistry::new());
-    let builder = Gateway::builder().registry(registry.clone());
-    let mut builder = builder
-        .balancer(settings.balancer()?)
+    let strategy = Strategy::new(settings)?;
+    let (listed, runners) = HttpRunners::handle();
+    let (found, others) = HttpRunners::handle();
+    listed.replace(settings.listed()?);
+    found.replace(settings.found()?);
+    let mut builder = configure(settings, strategy.balancer.clone())?;
+    builder = builder.registry(registry.clone()).runners(runners).runners(others);
+    if let Some(log) = &settings.request_log {
+        builder = builder.request_sink(request_log(log)?);
+    }
+    if let Some(token) = &settings.runner_token {
+        builder = builder.runners(WsRunners::builder().auth_token(token).build());
+    }
+    Ok(Assembled { gateway: builder.build()?, registry, listed, found, strategy: Mutex::new(strategy) })
+}
+
+impl Assembled {
+    /// Goes by other settings from now on: runners, strategies, limits, tokens and whatever else does not need a socket
+    /// or a file to be opened. Nothing under way is dropped.
+    ///
+    /// # Errors
+    /// As [`assemble`]; then all is as it was.
+    pub(crate) fn change(&self, settings: &Settings) -> Result<(), BoxError> {
+        let (listed, found, next) = (settings.listed()?, settings.found()?, Strategy::new(settings)?);
+        let mut strategy = self.strategy.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_same = strategy.of == next.of;
+        let balancer = if is_same { &strategy.balancer } else { &next.balancer };
+        self.gateway.reconfigure(configure(settings, balancer.clone())?)?;
+        if !is_same {
+            *strategy = next;
+        }
+        self.listed.replace(listed);
+        self.found.replace(found);
+        Ok(())
+    }
+}
+
+/// What of the settings may change while the gateway runs, but for the runners.
+fn configure(settings: &Settings, balancer: Arc<dyn Balancer>) -> Result<GatewayBuilder, BoxError> {
+    let mut builder = Gateway::builder()
+        .balancer(balancer)
         .deadlines(settings.deadlines)
         .queue(settings.queue)
         .retry(settings.retry)
@@ -41,8 +97,8 @@ pub(crate) fn assemble(settings: &Settings) -> Result<Assembled, BoxError> {
     if let Some(most) = settings.max_body_bytes {
         builder = builder.max_body_bytes(most);
     }
-    if let Some(log) = &settings.request_log {
-        builder = builder.request_sink(request_log(log)?);
+    if let Some(runner) = &settings.default_backend {
+        builder = builder.default_backend(runner.clone());
     }
     builder = settings.generic.add_to(builder)?;
     builder = match clients(settings)? {
@@ -52,13 +108,7 @@ pub(crate) fn assemble(settings: &Settings) -> Result<Assembled, BoxError> {
     if !settings.admin_tokens.is_empty() {
         builder = builder.admin_tokens(settings.admin_tokens.iter().map(String::as_str));
     }
-    if let Some(token) = &settings.runner_token {
-        builder = builder.runners(WsRunners::builder().auth_token(token).build());
-    }
-    for source in settings.sources()? {
-        builder = builder.runners(source);
-    }
-    Ok(Assembled { gateway: builder.build()?, registry })
+    Ok(builder)
 }
 
 #[cfg(feature = "sqlite")]
@@ -79,6 +129,6 @@ fn clients(settings: &Settings) -> Result<BearerTokens, BoxError> {
     let invalid = |error| format!("a client token is invalid: {error}");
     let tokens = BearerTokens::new(&settings.client_tokens).map_err(invalid)?;
     settings.clients.iter().try_fold(tokens, |tokens, client| {
-        Ok(tokens.with_identity(client.identity()?, &client.token).map_err(invalid)?)
+        Ok(tokens.with_identity(client.identity()?, &client.token.0).map_err(invalid)?)
     })
 }

@@ -6,13 +6,15 @@
 //!
 //! Settings come from flags, else from the environment, else from the TOML file of `--config`, else they
 //! have their default. `--help` lists flags and variables; `gateway.toml` beside this file has every key.
-//! SIGTERM and SIGINT drain: nothing new is taken, what is under way may end; a second signal ends at
+//! When the file changes, or at SIGHUP, it is read again, and runners, strategies, limits and tokens change while
+//! nothing is dropped. SIGTERM and SIGINT drain: nothing new is taken, what is under way may end; a second signal ends at
 //! once.
 
 mod assemble;
 mod config;
 mod demo;
 mod log;
+mod reload;
 mod server;
 
 use std::process::ExitCode;
@@ -56,7 +58,12 @@ fn start(flags: &Flags) -> Result<(), BoxError> {
         }
         None => None,
     };
-    let settings = Settings::resolve(flags, |name| std::env::var(name).ok(), text.as_deref())?;
+    let environment = |name: &str| std::env::var(name).ok();
+    if flags.check_config {
+        print!("{}", Settings::effective(flags, environment, text.as_deref())?);
+        return Ok(());
+    }
+    let settings = Settings::resolve(flags, environment, text.as_deref())?;
     let mut runtime = match flags.workers {
         Some(1) => tokio::runtime::Builder::new_current_thread(),
         _ => tokio::runtime::Builder::new_multi_thread(),
@@ -65,10 +72,10 @@ fn start(flags: &Flags) -> Result<(), BoxError> {
         runtime.worker_threads(usize::from(workers));
     }
     let runtime = runtime.enable_all().build()?;
-    runtime.block_on(run(settings))
+    runtime.block_on(run(settings, flags, text))
 }
 
-async fn run(mut settings: Settings) -> Result<(), BoxError> {
+async fn run(mut settings: Settings, flags: &Flags, text: Option<String>) -> Result<(), BoxError> {
     let stop = CancellationToken::new();
     tokio::spawn(server::stop_on_signals(stop.clone())?);
     if settings.demo {
@@ -88,7 +95,10 @@ async fn run(mut settings: Settings) -> Result<(), BoxError> {
         Some(address) => Some(server::listen(address).await?),
         None => None,
     };
-    let Assembled { gateway, registry } = assemble(&settings)?;
+    let assembled = assemble(&settings)?;
+    let Assembled { gateway, registry, .. } = &assembled;
+    // The tokens of a demo are nowhere to be read again.
+    let reload = if settings.demo { None } else { Some(reload::Reload::new(flags, text)?) };
     tracing::info!(%address, "listening");
 
     let mut observer = tokio::task::JoinSet::new();
@@ -112,13 +122,18 @@ async fn run(mut settings: Settings) -> Result<(), BoxError> {
             admin: settings.admin_tokens.first().map(String::as_str),
             runner,
         };
-        if stop.run_until_cancelled(demo::ready(&*registry)).await.is_some() {
+        if stop.run_until_cancelled(demo::ready(&**registry)).await.is_some() {
             println!("{}", demo::invitation(address, &tokens));
         }
         while agents.join_next().await.is_some() {}
         Ok::<(), BoxError>(())
     };
-    let ((), drained, demo) = tokio::join!(server, drain, demo);
+    let changes = async {
+        if let Some(reload) = reload {
+            reload.run(&settings, &assembled, &stop).await;
+        }
+    };
+    let ((), drained, demo, ()) = tokio::join!(server, drain, demo, changes);
     // What was cut has told its end to the request log only now.
     gateway.shutdown(Duration::ZERO).await;
     tracing::info!(?drained, "ended");

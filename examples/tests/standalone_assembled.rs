@@ -264,3 +264,36 @@ fn a_request_log_that_cannot_be_opened_stops_the_start_and_names_its_key() {
         "--features sqlite"
     }));
 }
+
+#[tokio::test]
+async fn other_settings_change_runners_tokens_and_strategy_and_keep_the_rest() {
+    let (engine, other) = (fine(), fine());
+    let (one, two) = (engine.serve_http().await.unwrap(), other.serve_http().await.unwrap());
+    let settings =
+        |file: String| Settings::resolve(&Flags::parse_from(["standalone"]), |_| None, Some(&file)).unwrap();
+    let runner = |url: &str, id: &str| format!("[[runner]]\nurl = '{url}'\nid = '{id}'\nmodels = ['m']\n");
+    let first = format!("client_tokens = ['t']\n{}", runner(&one.url(), "one"));
+    let assembled = assemble(&settings(first.clone())).unwrap();
+    until(&assembled, |runners| runners.len() == 1).await;
+    assert_eq!(ask(&assembled, "t", CHAT).await.status, 200);
+
+    let second = format!("client_tokens = ['u']\nstrategy = 'random'\n{}", runner(&two.url(), "two"));
+    assembled.change(&settings(second)).unwrap();
+    until(&assembled, |runners| runners.iter().map(|runner| runner.id().as_str()).eq(["two"])).await;
+    assert_eq!(ask(&assembled, "t", CHAT).await.status, 401);
+    let answer = ask(&assembled, "u", CHAT).await;
+    assert_eq!((answer.status, answer.headers["x-backend-used"].to_str().unwrap()), (200, "two"));
+    assert!(answer.headers["x-router-reason"].to_str().unwrap().starts_with("random"));
+
+    // A strategy that is the same keeps what it knows; and what cannot be changes nothing.
+    let before = format!("{:?}", assembled.gateway.dispatcher());
+    let broken =
+        settings(format!("client_tokens = ['v']\n[[generic]]\nopenapi = '/nowhere.json'\n{first}").replacen(
+            "client_tokens = ['t']\n",
+            "",
+            1,
+        ));
+    assert!(assembled.change(&broken).is_err());
+    assert_eq!(format!("{:?}", assembled.gateway.dispatcher()), before);
+    assert_eq!(ask(&assembled, "u", CHAT).await.status, 200);
+}

@@ -340,7 +340,7 @@ fn clients_of_whom_more_is_said() {
                 [[client]]\ntoken = 't2'\nname = 'other'";
     let set = resolve(&[], &[], Some(file)).unwrap();
     let [batch, other] = [0, 1].map(|at| set.clients[at].identity().unwrap());
-    assert_eq!(set.clients[0].token, "t1");
+    assert_eq!(set.clients[0].token.0, "t1");
     assert_eq!((batch.name(), batch.max_priority()), (Some("batch"), Priority::High));
     assert_eq!(batch.tenant().map(|tenant| tenant.as_str()), Some("team"));
     assert_eq!(other.tenant().map(|tenant| tenant.as_str()), Some("other"));
@@ -441,14 +441,18 @@ fn observability_starts_when_its_host_or_port_is_set() {
 
 #[test]
 fn how_runners_are_found() {
-    let sources = |file: &str| resolve(&[], &[TOKEN], Some(file)).unwrap().sources().unwrap().len();
-    assert_eq!(sources(""), 0);
-    assert_eq!(sources("[[runner]]\nurl = 'http://a'"), 1);
+    let found = |file: &str| {
+        let settings = resolve(&[], &[TOKEN], Some(file)).unwrap();
+        (settings.runners.len(), format!("{:?}", settings.mode()))
+    };
+    assert_eq!(found(""), (0, "Static".to_owned()));
+    assert_eq!(found("[[runner]]\nurl = 'http://a'"), (1, "Static".to_owned()));
     assert_eq!(
-        sources("[discovery]\nmode = 'dns'\nnames = ['dns://llm:8000']\n[[runner]]\nurl = 'http://a'"),
-        2
+        found("[discovery]\nmode = 'dns'\nnames = ['dns://llm:8000']\n[[runner]]\nurl = 'http://a'"),
+        (1, "Dns".to_owned())
     );
-    assert_eq!(sources("[discovery]\nmode = 'file'\npath = '/nowhere'\ninterval_s = 5"), 1);
+    let file = "[discovery]\nmode = 'file'\npath = '/nowhere'\ninterval_s = 5";
+    assert_eq!(found(file), (0, "File".to_owned()));
     for (file, key, word) in [
         ("mode = 'guess'", "guess", "kubernetes"),
         ("mode = 'dns'", "discovery.names", "needs"),
@@ -477,7 +481,7 @@ fn kubernetes_has_to_be_built_in() {
     let file = "[discovery]\nmode = 'kubernetes'\nselector = 'app=llm'\nport = 'http'";
     let set = resolve(&[], &[TOKEN], Some(file));
     if cfg!(feature = "kubernetes") {
-        assert_eq!(set.unwrap().sources().unwrap().len(), 1);
+        assert!(set.unwrap().found().is_ok());
     } else {
         let error = set.err().unwrap();
         assert!(error.contains("discovery.mode") && error.contains("--features kubernetes"), "{error}");
@@ -551,4 +555,75 @@ fn generic_routes_are_what_the_library_takes() {
     assert_eq!(add("[[generic]]\nprefix = '/apps'\nkept_body_bytes = 0"), Ok(()));
     assert!(add("[[generic]]\nopenapi = '/nowhere/tasks.yaml'").unwrap_err().contains("generic.openapi"));
     assert!(add("[needs]\nmodels = { '' = {} }").unwrap_err().contains("needs.models."));
+}
+
+#[test]
+fn the_documents_names_are_known() {
+    let cluster = [
+        TOKEN,
+        ("DISCOVERY_MODE", "kubernetes"),
+        ("K8S_NAMESPACE", "ml"),
+        ("K8S_LABEL_SELECTOR", "app=neutrino-task"),
+    ];
+    match resolve(&[], &cluster, None) {
+        Ok(settings) => assert_eq!(format!("{:?}", settings.mode()), "Kubernetes"),
+        Err(error) => assert!(error.contains("--features kubernetes"), "{error}"),
+    }
+    // What belongs to a cluster has no effect elsewhere, and does no harm.
+    let listed = [
+        TOKEN,
+        ("DISCOVERY_MODE", "static"),
+        ("K8S_NAMESPACE", "ml"),
+        ("STATIC_BACKENDS", "http://a:1, http://b:2/"),
+        ("CAPACITY_UPDATE_INTERVAL", "2"),
+        ("CAPACITY_TIMEOUT", "0.5"),
+        ("DEFAULT_BACKEND", "ollama"),
+        ("DATABASE_PATH", "/tmp/log.db"),
+    ];
+    let settings = resolve(&[], &listed, None).unwrap();
+    assert_eq!(settings.runners.len(), 2);
+    for runner in &settings.runners {
+        assert_eq!(runner.probe_interval, Some(Duration::from_secs(2)));
+        assert_eq!(runner.probe_timeout, Some(Duration::from_millis(500)));
+    }
+    assert_eq!(settings.default_backend.as_deref(), Some("ollama"));
+    assert_eq!(settings.request_log.unwrap().database.to_str(), Some("/tmp/log.db"));
+    for (name, value) in
+        [("DISCOVERY_MODE", "guess"), ("CAPACITY_TIMEOUT", "soon"), ("CAPACITY_UPDATE_INTERVAL", "0")]
+    {
+        let error = resolve(&[], &[TOKEN, (name, value)], None).err().unwrap();
+        assert!(error.contains(name) && error.contains(value), "{error}");
+    }
+}
+
+#[test]
+fn what_is_in_force_can_be_written_out_and_read_again_without_a_secret() {
+    let file = "client_tokens = ['s3cret-a']\nadmin_tokens = ['s3cret-b']\nrunner_token = 's3cret-c'\n\
+        strategy = 'peak-ewma'\n\
+        [strategy_of]\nbig = { scorers = [{ name = 'load' }] }\n\
+        [[client]]\ntoken = 's3cret-d'\nname = 'ci'\n\
+        [[runner]]\nurl = 'http://a:1'\napi_key = 's3cret-e'\nprobe_interval_s = 3\n\
+        [discovery]\nmode = 'dns'\nnames = ['dns://llm:8000']\napi_key = 's3cret-f'\n\
+        [[generic]]\nprefix = '/tasks'\n";
+    let flags = Flags::parse_from(["standalone", "--listen", "[::1]:3"]);
+    let look_up = |name: &str| (name == "STATIC_BACKENDS").then(|| "http://b:2".to_owned());
+    let written = Settings::effective(&flags, look_up, Some(file)).unwrap();
+    assert!(!written.contains("s3cret"), "{written}");
+    for part in [
+        "peak-ewma",
+        "http://a:1",
+        "http://b:2",
+        "[::1]:3",
+        "patience_s = 30.0",
+        "dns://llm:8000",
+        "(hidden)",
+    ] {
+        assert!(written.contains(part), "{part} is missing in {written}");
+    }
+    // It is the same again; and nothing of it was left to a default that could be another tomorrow.
+    let again = Settings::effective(&Flags::parse_from(["standalone"]), |_| None, Some(&written)).unwrap();
+    assert_eq!(again, written);
+    assert!(
+        Settings::effective(&flags, look_up, Some("client_tokens = ['t']\n[queue]\nlook_s = 0")).is_err()
+    );
 }

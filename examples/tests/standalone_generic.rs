@@ -1,6 +1,7 @@
 //! What the file says of generic routes reaches the gateway that `standalone` builds.
 
 #[path = "../standalone/assemble.rs"]
+#[allow(dead_code, reason = "settings that change are in standalone_assembled.rs")]
 mod assemble;
 #[path = "../standalone/config/mod.rs"]
 #[allow(dead_code, reason = "what the program itself goes by is in standalone_config.rs")]

@@ -51,6 +51,7 @@ pub struct GatewayBuilder {
     routes: ModelRoutes,
     observers: Vec<Arc<dyn Observer>>,
     sinks: Vec<Arc<dyn RequestSink>>,
+    default_backend: Option<String>,
     generic: Vec<GenericRoute>,
     forwarding: Forwarding,
     needs: Needs,
@@ -105,6 +106,7 @@ impl GatewayBuilder {
             routes: ModelRoutes::default(),
             observers: Vec::new(),
             sinks: Vec::new(),
+            default_backend: None,
             generic: Vec::new(),
             forwarding: Forwarding::default(),
             needs: Needs::default(),
@@ -314,6 +316,13 @@ impl GatewayBuilder {
     /// most [`GatewayBuilder::MAX_SINKS`]. Without any, requests cost nothing for it.
     pub fn request_sink(mut self, sink: Arc<dyn RequestSink>) -> Self {
         self.sinks.push(sink);
+        self
+    }
+
+    /// The kind of backend, such as `ollama`, that `/v1/metadata` names as the default one as long as a runner of it is
+    /// available. Unless set, the first in the alphabet that is. Requests go by the strategy all the same.
+    pub fn default_backend(mut self, kind: impl Into<String>) -> Self {
+        self.default_backend = Some(kind.into());
         self
     }
 

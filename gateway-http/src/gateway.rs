@@ -81,6 +81,8 @@ pub(crate) struct Shared {
     pub(crate) reasons: Reasons,
     /// After how long an event stream is begun without its runner, and how often it then says so.
     pub(crate) keepalive: Option<Duration>,
+    /// Named in the metadata if it is available.
+    pub(crate) default_backend: Option<String>,
     /// The longest that a request waits for a slot.
     pub(crate) patience: Duration,
     /// Cancelled when the shutdown begins: ends what would never end by itself.

@@ -27,7 +27,8 @@ async fn ready(gateway: &Gateway) -> u16 {
 #[tokio::test]
 async fn ready_follows_the_fleet() {
     let gateway = builder().build().unwrap();
-    let registry = gateway.dispatcher().registry();
+    let dispatcher = gateway.dispatcher();
+    let registry = dispatcher.registry();
     assert_eq!(ready(&gateway).await, 503);
     let key = join(&gateway, "r1", &[], &Mock::ok());
     assert_eq!(ready(&gateway).await, 503, "a runner without a model serves nobody");

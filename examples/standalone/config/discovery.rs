@@ -1,22 +1,31 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use gateway_transport_http::{
-    DnsNames, EngineKind, EngineLink, FixedList, HttpRunners, RunnerEntry, WatchedFile,
-};
-use serde::Deserialize;
+use gateway_transport_http::{DnsNames, EngineKind, EngineLink, FixedList, HttpRunners, WatchedFile};
+use serde::{Deserialize, Serialize};
 
 use super::Settings;
-use super::section::{ConfigError, Seconds, section, within};
+use super::section::{ConfigError, Seconds, Secret, section, within};
 
 /// Where it is known which runners there are, beside those of the settings.
-#[derive(Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Deserialize, Serialize, Debug, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Mode {
     Static,
     Dns,
     File,
     Kubernetes,
+}
+
+impl Mode {
+    pub(super) fn named(word: &str) -> Result<Self, ConfigError> {
+        let modes = [Self::Static, Self::Dns, Self::File, Self::Kubernetes];
+        let found = modes.into_iter().find(|mode| format!("{mode:?}").eq_ignore_ascii_case(word.trim()));
+        found.ok_or_else(|| {
+            let problem = format!("it is static, dns, file or kubernetes, not `{word}`");
+            ConfigError::at("DISCOVERY_MODE", problem)
+        })
+    }
 }
 
 section! {
@@ -30,7 +39,7 @@ section! {
         slots: u32 = 0,
         labels: BTreeMap<String, String> = BTreeMap::new(),
         machine: String = String::new(),
-        api_key: String = String::new(),
+        api_key: Secret = Secret::default(),
         kind: EngineKind = EngineKind::Auto,
         probe_interval_s: Seconds = Seconds(Duration::ZERO),
         probe_timeout_s: Seconds = Seconds(EngineLink::PROBE_TIMEOUT),
@@ -46,21 +55,30 @@ section! {
 }
 
 impl Settings {
-    /// Every source of runners that we dial.
+    /// The runners that are written down.
+    ///
+    /// # Errors
+    /// One of them cannot be; the message names the key.
+    pub(crate) fn listed(&self) -> Result<HttpRunners, ConfigError> {
+        let runners =
+            self.runners.iter().map(|entry| entry.runner().map_err(|error| ConfigError::at("runner", error)));
+        let runners: Vec<_> = runners.collect::<Result<_, _>>()?;
+        Ok(self.discovery.limited(FixedList::runners(runners).into()))
+    }
+
+    /// Where others are looked for.
+    #[allow(dead_code, reason = "for tests")]
+    pub(crate) fn mode(&self) -> Mode {
+        self.discovery.mode
+    }
+
+    /// Those that are found; nobody unless it is said where.
     ///
     /// # Errors
     /// Something of it cannot be; the message names the key.
-    pub(crate) fn sources(&self) -> Result<Vec<HttpRunners>, ConfigError> {
-        let listed = listed(&self.runners)?.map(|runners| self.discovery.limited(runners));
-        Ok(listed.into_iter().chain(self.discovery.source()?).collect())
+    pub(crate) fn found(&self) -> Result<HttpRunners, ConfigError> {
+        Ok(self.discovery.source()?.unwrap_or_else(|| HttpRunners::fixed::<&str>([])))
     }
-}
-
-fn listed(entries: &[RunnerEntry]) -> Result<Option<HttpRunners>, ConfigError> {
-    let runners =
-        entries.iter().map(|entry| entry.runner().map_err(|error| ConfigError::at("runner", error)));
-    let runners: Vec<_> = runners.collect::<Result<_, _>>()?;
-    Ok((!runners.is_empty()).then(|| FixedList::runners(runners).into()))
 }
 
 impl Discovery {
@@ -94,8 +112,8 @@ impl Discovery {
         if !self.machine.is_empty() {
             runners = runners.machine(&self.machine);
         }
-        if !self.api_key.is_empty() {
-            runners = runners.api_key(&self.api_key);
+        if !self.api_key.0.is_empty() {
+            runners = runners.api_key(&self.api_key.0);
         }
         Ok(Some(self.labels.iter().fold(runners, |runners, (key, value)| runners.label(key, value))))
     }
@@ -167,7 +185,7 @@ impl Discovery {
                 ("slots", self.slots > 0),
                 ("labels", !self.labels.is_empty()),
                 ("machine", !self.machine.is_empty()),
-                ("api_key", !self.api_key.is_empty()),
+                ("api_key", !self.api_key.0.is_empty()),
                 ("kind", self.kind != EngineKind::Auto),
                 ("probe_interval_s", !self.probe_interval_s.0.is_zero()),
                 ("probe_timeout_s", self.probe_timeout_s.0 != EngineLink::PROBE_TIMEOUT),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use gateway_core::{Deadlines, Priority, Tenant};
 use gateway_http::{Identity, PromptHashing};
 use gateway_transport_http::RunnerEntry;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::discovery::Discovery;
 use super::generic::{Forwarded, GenericEntry, NeedsSection};
@@ -16,7 +16,7 @@ use super::models::Models;
 use super::queue::Queue;
 use super::request_log::RequestLog;
 use super::resilience::{Breaker, Hedge, Hold, Outliers, Retry, SlowStart};
-use super::section::{ConfigError, Seconds, section};
+use super::section::{ConfigError, Seconds, Secret, section};
 use super::strategy::StrategySetting;
 
 section! {
@@ -24,12 +24,13 @@ section! {
     File {
         listen: Option<String> = None,
         observability: Option<String> = None,
-        client_tokens: Vec<String> = Vec::new(),
-        admin_tokens: Vec<String> = Vec::new(),
-        runner_token: Option<String> = None,
+        client_tokens: Vec<Secret> = Vec::new(),
+        admin_tokens: Vec<Secret> = Vec::new(),
+        runner_token: Option<Secret> = None,
         allow_anonymous: bool = false,
         strategy: StrategySetting = StrategySetting::default(),
         strategy_of: BTreeMap<String, StrategySetting> = BTreeMap::new(),
+        default_backend: Option<String> = None,
         sse_keepalive_s: Seconds = Seconds(Duration::ZERO),
         client: Vec<ClientEntry> = Vec::new(),
         limits: Limits = Limits::default(),
@@ -86,11 +87,11 @@ impl Prompts {
 }
 
 /// A client of whom more is said than its token.
-#[derive(Deserialize, Clone)]
+#[derive(Deserialize, Serialize, Clone)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ClientEntry {
     /// Its token.
-    pub(crate) token: String,
+    pub(crate) token: Secret,
     /// What it is called in logs; its tenant unless that is said, too.
     name: String,
     /// On whose account its requests are.

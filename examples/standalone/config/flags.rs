@@ -7,7 +7,7 @@ use clap::Parser;
 /// Runners dial in at /ws/runners, or are named by STATIC_BACKENDS, OLLAMA_BASE_URL or the file. Clients
 /// speak OpenAI's API. A setting is taken from the flag, else from the environment, else from the file,
 /// else it has its default.
-#[derive(Parser, Debug, Default)]
+#[derive(Parser, Debug, Default, Clone)]
 #[command(name = "standalone", after_help = ENVIRONMENT)]
 pub(crate) struct Flags {
     /// Where to listen, host:port [default: 127.0.0.1:8080]
@@ -16,6 +16,9 @@ pub(crate) struct Flags {
     /// Settings in TOML; see the example in standalone/gateway.toml
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+    /// Print the settings that come of flags, environment and file, secrets hidden, and end
+    #[arg(long)]
+    pub(crate) check_config: bool,
     /// Start two demo runners with a small text generator, and tokens to try them with
     #[arg(long)]
     pub(crate) demo: bool,
@@ -33,6 +36,13 @@ Environment:
   GATEWAY_RUNNER_TOKEN         the token of runners that dial in; without it there is no /ws/runners
   STATIC_BACKENDS              runners that have an HTTP address, separated by commas
   OLLAMA_BASE_URL              an Ollama server
+  DEFAULT_BACKEND              the kind of engine that /v1/metadata names as the default
+  DISCOVERY_MODE               static, dns, file or kubernetes; what each needs is in the file
+  K8S_NAMESPACE, K8S_LABEL_SELECTOR
+                               which pods, with DISCOVERY_MODE=kubernetes
+  CAPACITY_UPDATE_INTERVAL, CAPACITY_TIMEOUT
+                               seconds between two probes of a runner, and for one
+  OPENAPI_SPEC_PATH            a document whose operations are passed on to runners
   DATABASE_PATH                a file for the log of requests
   OBSERVABILITY_HOST, OBSERVABILITY_PORT
                                a second listener with /metrics, /health and /readyz; only with the port set

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 
 use gateway_core::ModelId;
 use gateway_http::{Forwarding, GatewayBuilder, GenericRoute, Need, OpenApi};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::section::{ConfigError, Seconds, section};
 
 /// Requests that go to runners as they are.
-#[derive(Deserialize, Debug, Clone, Default)]
+#[derive(Deserialize, Serialize, Debug, Clone, Default)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct GenericEntry {
     /// A document whose operations these are.
@@ -31,7 +31,7 @@ pub(crate) struct GenericEntry {
     idle_s: Option<Seconds>,
 }
 
-#[derive(Deserialize, Debug, Clone, Copy, Default)]
+#[derive(Deserialize, Serialize, Debug, Clone, Copy, Default)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct NeedEntry {
     cpus: Option<f64>,
@@ -47,7 +47,6 @@ impl NeedEntry {
 
 impl GenericEntry {
     /// The operations of a document, all else as usual.
-    #[allow(dead_code, reason = "for whoever is told of a document elsewhere than in the file")]
     pub(crate) fn openapi(path: impl Into<PathBuf>) -> Self {
         Self { openapi: Some(path.into()), ..Self::default() }
     }

@@ -5,6 +5,7 @@ mod file;
 mod flags;
 mod generic;
 mod lifecycle;
+mod merge;
 mod models;
 mod queue;
 mod request_log;
@@ -21,7 +22,7 @@ use gateway_core::{
     QueuePolicy, RetryPolicy,
 };
 use gateway_http::{GatewayBuilder, PromptHashing};
-use gateway_transport_http::{EngineKind, RunnerEntry};
+use gateway_transport_http::RunnerEntry;
 
 use discovery::Discovery;
 pub(crate) use file::ClientEntry;
@@ -30,6 +31,7 @@ pub(crate) use flags::Flags;
 use generic::Generic;
 pub(crate) use request_log::RequestLogSetting;
 pub(crate) use section::ConfigError;
+use section::Secret;
 pub(crate) use strategy::StrategySetting;
 
 /// Where the gateway listens unless told otherwise.
@@ -60,6 +62,7 @@ pub(crate) struct Settings {
     pub(crate) lifecycle: LifecyclePolicy,
     pub(crate) routes: ModelRoutes,
     pub(crate) prompts: PromptHashing,
+    pub(crate) default_backend: Option<String>,
     pub(crate) sse_keepalive: Option<Duration>,
     /// `None`: requests are not kept.
     pub(crate) request_log: Option<RequestLogSetting>,
@@ -79,51 +82,30 @@ impl Settings {
         environment: impl Fn(&str) -> Option<String>,
         text: Option<&str>,
     ) -> Result<Self, ConfigError> {
-        let var = |name: &str| environment(name).filter(|value| !value.trim().is_empty());
-        let csv = |name: &str| var(name).map(|value| list(&value));
-        let file: File = match text {
-            Some(text) => toml::from_str(text).map_err(ConfigError::new)?,
-            None => File::default(),
-        };
+        Self::of(File::merged(flags, environment, text)?, flags)
+    }
 
-        let listen = match &flags.listen {
-            Some(listen) => listen.clone(),
-            None => {
-                let base = file.listen.as_deref().unwrap_or(LISTEN);
-                address("listen", base, var("GATEWAY_HOST"), var("GATEWAY_PORT"))?
-            }
-        };
-        let observability = match (&file.observability, var("OBSERVABILITY_HOST"), var("OBSERVABILITY_PORT"))
-        {
-            (None, None, None) => None,
-            (base, host, port) => {
-                let base = base.as_deref().unwrap_or(OBSERVABILITY);
-                Some(address("observability", base, host, port)?)
-            }
-        };
-        let client_tokens = match (var("GATEWAY_BEARER_TOKEN"), csv("GATEWAY_BEARER_TOKENS")) {
-            (None, None) => file.client_tokens,
-            (one, more) => one.into_iter().chain(more.into_iter().flatten()).collect(),
-        };
-        let admin_tokens = var("GATEWAY_ADMIN_TOKEN").map_or(file.admin_tokens, |token| vec![token]);
-        let mut runners = file.runner;
-        if let Some(urls) = csv("STATIC_BACKENDS") {
-            runners.retain(|runner| !urls.contains(&runner.url));
-            runners.extend(urls.iter().map(|url| RunnerEntry::at(url.trim_end_matches('/'))));
-        }
-        if let Some(url) = var("OLLAMA_BASE_URL") {
-            runners.push(RunnerEntry {
-                id: Some("ollama".to_owned()),
-                kind: EngineKind::Ollama,
-                ..RunnerEntry::at(url.trim_end_matches('/'))
-            });
-        }
+    /// The same as a file that says all of it, secrets hidden. What does not do is an error all the same.
+    pub(crate) fn effective(
+        flags: &Flags,
+        environment: impl Fn(&str) -> Option<String>,
+        text: Option<&str>,
+    ) -> Result<String, ConfigError> {
+        let mut file = File::merged(flags, environment, text)?;
+        file.listen.get_or_insert_with(|| LISTEN.to_owned());
+        let text = toml::to_string(&file).map_err(ConfigError::new)?;
+        Self::of(file, flags)?;
+        Ok(text)
+    }
+
+    fn of(file: File, flags: &Flags) -> Result<Self, ConfigError> {
+        let plain = |secrets: Vec<Secret>| secrets.into_iter().map(|secret| secret.0).collect();
         let settings = Self {
-            listen,
-            observability,
-            client_tokens,
-            admin_tokens,
-            runner_token: var("GATEWAY_RUNNER_TOKEN").or(file.runner_token),
+            listen: file.listen.unwrap_or_else(|| LISTEN.to_owned()),
+            observability: file.observability,
+            client_tokens: plain(file.client_tokens),
+            admin_tokens: plain(file.admin_tokens),
+            runner_token: file.runner_token.map(|token| token.0),
             allow_anonymous: file.allow_anonymous,
             strategy: file.strategy,
             strategy_of: file.strategy_of,
@@ -137,16 +119,28 @@ impl Settings {
             lifecycle: file.lifecycle.policy()?,
             routes: file.models.routes()?,
             prompts: file.prompts.hashing(),
+            default_backend: file.default_backend,
             sse_keepalive: file.sse_keepalive_s.unless_zero(),
-            request_log: file.request_log.setting(var("DATABASE_PATH"))?,
+            request_log: file.request_log.setting()?,
             generic: Generic { routes: file.generic, needs: file.needs, forwarded: file.forwarded },
             clients: file.client,
-            runners,
+            runners: file.runner,
             discovery: file.discovery,
             demo: flags.demo,
         };
         settings.check()?;
         Ok(settings)
+    }
+
+    /// What is read at the start only, by key, to find out whether it has changed. Never shown.
+    pub(crate) fn fixed(&self) -> [(&'static str, String); 5] {
+        [
+            ("listen", self.listen.clone()),
+            ("observability", self.observability.clone().unwrap_or_default()),
+            ("limits.max_connections", self.max_connections.to_string()),
+            ("runner_token", self.runner_token.clone().unwrap_or_default()),
+            ("request_log", format!("{:?}", self.request_log)),
+        ]
     }
 
     /// The strategy, or one for each model that has its own.
@@ -179,7 +173,7 @@ impl Settings {
             return Err(ConfigError::at("sse_keepalive_s", problem));
         }
         self.balancer()?;
-        self.sources()?;
+        let _ = (self.listed()?, self.found()?);
         for client in &self.clients {
             client.identity()?;
         }
@@ -198,24 +192,4 @@ impl Settings {
         }
         Ok(())
     }
-}
-
-fn list(csv: &str) -> Vec<String> {
-    csv.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
-}
-
-/// `base` with its halves replaced by what is set.
-fn address(key: &str, base: &str, host: Option<String>, port: Option<String>) -> Result<String, ConfigError> {
-    let parts = base.rsplit_once(':');
-    let (base_host, base_port) =
-        parts.ok_or_else(|| ConfigError::new(format!("{key} must be host:port, not `{base}`")))?;
-    let host = host.map(|host| if host.contains(':') { format!("[{host}]") } else { host });
-    let host = host.as_deref().unwrap_or(base_host);
-    let port = port.as_deref().unwrap_or(base_port);
-    if port.parse::<u16>().is_err() {
-        return Err(ConfigError::new(format!(
-            "the port of {key} must be a number up to 65535, not `{port}`"
-        )));
-    }
-    Ok(format!("{host}:{port}"))
 }

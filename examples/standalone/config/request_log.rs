@@ -14,17 +14,13 @@ section! {
 }
 
 impl RequestLog {
-    /// `None` without a file; `environment` goes before the section's own.
-    pub(super) fn setting(
-        &self,
-        environment: Option<String>,
-    ) -> Result<Option<RequestLogSetting>, ConfigError> {
+    /// `None` without a file.
+    pub(super) fn setting(&self) -> Result<Option<RequestLogSetting>, ConfigError> {
         const DAY: Duration = Duration::from_secs(24 * 3600);
         // A tebibyte: beyond it, somebody meant bytes.
         let mib = within("request_log.max_size_mib", self.max_size_mib, (1, 1 << 20))?;
         let queue = within("request_log.queue", self.queue, (1, 1 << 20))?;
-        let database = environment.map(PathBuf::from).or_else(|| self.database.clone());
-        Ok(database.map(|database| RequestLogSetting {
+        Ok(self.database.clone().map(|database| RequestLogSetting {
             database,
             max_age: Some(DAY * self.max_age_days).filter(|age| !age.is_zero()),
             max_bytes: mib << 20,

@@ -3,13 +3,13 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A section whose keys have the defaults that are given here. A key that is not known is an error.
 macro_rules! section {
     ($(#[$docs:meta])* $name:ident { $($(#[$key_docs:meta])* $key:ident: $type:ty = $default:expr,)* }) => {
         $(#[$docs])*
-        #[derive(serde::Deserialize, Debug)]
+        #[derive(serde::Deserialize, serde::Serialize, Debug)]
         #[serde(deny_unknown_fields, default)]
         pub(super) struct $name {
             $($(#[$key_docs])* pub(super) $key: $type,)*
@@ -32,6 +32,33 @@ impl Seconds {
     /// `None` for 0, which is how a file says "off" or "without limit".
     pub(super) fn unless_zero(self) -> Option<Duration> {
         Some(self.0).filter(|time| !time.is_zero())
+    }
+}
+
+impl Serialize for Seconds {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(self.0.as_secs_f64())
+    }
+}
+
+/// What is never written out: a token, or a key.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Secret(pub(crate) String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Self::HIDDEN)
+    }
+}
+
+impl Secret {
+    const HIDDEN: &str = "(hidden)";
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(if self.0.is_empty() { "" } else { Self::HIDDEN })
     }
 }
 

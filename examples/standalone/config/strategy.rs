@@ -4,6 +4,7 @@ use std::sync::Arc;
 use gateway_core::pipeline::PipelineSpec;
 use gateway_core::{Balancer, Strategy};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor, value::MapAccessDeserializer};
+use serde::ser::{Serialize, Serializer};
 
 use super::section::ConfigError;
 
@@ -28,6 +29,15 @@ impl StrategySetting {
                 Ok(pipeline) => Ok(Arc::new(pipeline)),
                 Err(error) => Err(ConfigError::at(key, error)),
             },
+        }
+    }
+}
+
+impl Serialize for StrategySetting {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Named(strategy) => strategy.serialize(serializer),
+            Self::Pipeline(spec) => spec.serialize(serializer),
         }
     }
 }

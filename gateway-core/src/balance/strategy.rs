@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Deserializer, de::Error};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
 use super::Balancer;
 
@@ -122,6 +122,12 @@ impl FromStr for Strategy {
     fn from_str(name: &str) -> Result<Self, UnknownStrategy> {
         let found = Self::ALL.iter().find(|strategy| strategy.as_str() == name);
         found.copied().ok_or_else(|| UnknownStrategy { name: name.to_owned() })
+    }
+}
+
+impl Serialize for Strategy {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
     }
 }
 

@@ -63,6 +63,7 @@ fn backend(runner: &Runner) -> &str {
 pub(crate) fn metadata(shared: &Shared) -> Response<Bytes> {
     let fleet = shared.dispatcher.registry().fleet();
     let available: BTreeSet<_> = usable(&fleet).map(backend).collect();
+    let default = shared.default_backend.as_deref().filter(|kind| available.contains(kind));
     let metadata = Metadata {
         schema_version: "v1",
         service: Service {
@@ -77,7 +78,7 @@ pub(crate) fn metadata(shared: &Shared) -> Response<Bytes> {
             streaming: true,
             max_concurrency: usable(&fleet).map(|runner| Some(u64::from(runner.spec().slots?.get()))).sum(),
         },
-        backends: Backends { default: available.first().copied(), available },
+        backends: Backends { default: default.or(available.first().copied()), available },
     };
     json(StatusCode::OK, &metadata)
 }

@@ -123,6 +123,7 @@ impl GatewayBuilder {
             sinks,
             reasons: Reasons::default(),
             keepalive: self.keepalive,
+            default_backend: self.default_backend,
             patience: self.queue.patience,
             closing,
             stop,

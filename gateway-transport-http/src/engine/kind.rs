@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// What answers behind an address. Given, the questions of other kinds are not asked.
 ///
@@ -73,6 +73,12 @@ impl FromStr for EngineKind {
         let plain = |word: &str| word.trim().to_ascii_lowercase().replace(['-', '_', '.'], "");
         let found = Self::ALL.into_iter().find(|kind| plain(kind.as_str()) == plain(word));
         found.ok_or_else(|| UnknownEngineKind(word.to_owned()))
+    }
+}
+
+impl Serialize for EngineKind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
     }
 }
 

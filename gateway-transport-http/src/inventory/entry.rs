@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use gateway_core::Resources;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::engine::EngineKind;
 use crate::source::{HttpRunner, InvalidRunner};
@@ -20,7 +20,7 @@ use crate::source::{HttpRunner, InvalidRunner};
 /// assert_eq!(entry.runner()?.runner_id().as_str(), "10.0.0.5:8000");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Deserialize, Clone, Default, PartialEq)]
+#[derive(Deserialize, Serialize, Clone, Default, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct RunnerEntry {
     /// Its address, such as `http://10.0.0.5:8000`.
@@ -37,26 +37,37 @@ pub struct RunnerEntry {
     pub labels: BTreeMap<String, String>,
     /// What kind of machine it is, such as `gpu`.
     pub machine: Option<String>,
-    /// Sent to it as `authorization: Bearer KEY`.
+    /// Sent to it as `authorization: Bearer KEY`. Written out, it is hidden.
+    #[serde(serialize_with = "hidden")]
     pub api_key: Option<String>,
     /// What answers there, such as `vllm`. Left out, it is found out.
     #[serde(default)]
     pub kind: EngineKind,
     /// How long to wait between two probes.
-    #[serde(default, rename = "probe_interval_s", deserialize_with = "seconds")]
+    #[serde(
+        default,
+        rename = "probe_interval_s",
+        deserialize_with = "seconds",
+        serialize_with = "in_seconds"
+    )]
     pub probe_interval: Option<Duration>,
     /// How long all questions of one probe may take together.
-    #[serde(default, rename = "probe_timeout_s", deserialize_with = "seconds")]
+    #[serde(
+        default,
+        rename = "probe_timeout_s",
+        deserialize_with = "seconds",
+        serialize_with = "in_seconds"
+    )]
     pub probe_timeout: Option<Duration>,
     /// How old the capacity may be that it reports when it is asked.
-    #[serde(default, rename = "capacity_age_s", deserialize_with = "seconds")]
+    #[serde(default, rename = "capacity_age_s", deserialize_with = "seconds", serialize_with = "in_seconds")]
     pub capacity_age: Option<Duration>,
     /// What its machine has, if it does not report it.
     pub resources: Option<EntryResources>,
 }
 
 /// An amount of machine as a settings file says it; what is left out is 0.
-#[derive(Deserialize, Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Deserialize, Serialize, Debug, Clone, Copy, Default, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct EntryResources {
     /// Processor cores.
@@ -70,6 +81,14 @@ pub struct EntryResources {
 fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     let time = Duration::try_from_secs_f64(f64::deserialize(deserializer)?);
     time.map(Some).map_err(|_| serde::de::Error::custom("a time is a number of seconds from 0 on"))
+}
+
+fn in_seconds<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    time.map(|time| time.as_secs_f64()).serialize(serializer)
+}
+
+fn hidden<S: Serializer>(key: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
+    key.as_ref().map(|_| "(hidden)").serialize(serializer)
 }
 
 impl RunnerEntry {

@@ -1,6 +1,6 @@
 //! Pipelines in configuration.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::filters::{DeadlineFilter, LabelFilter, MaxLoadFilter, WarmFilter};
 use super::picker::Picker;
@@ -20,7 +20,7 @@ use super::{Filter, Pipeline, PipelineBuilder, PipelineError, Scorer};
 /// ```
 ///
 /// A key that is not known is an error, as is one that the part has no use for.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct PipelineSpec {
     /// Who is left out. Nobody, unless set.
@@ -37,21 +37,21 @@ pub struct PipelineSpec {
 }
 
 /// One filter or preference of a [`PipelineSpec`].
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct FilterSpec {
     /// Which.
     pub name: FilterName,
     /// For `label`: the label that is wanted, as `key=value`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
     /// For `max-load`: the most of a runner's slots that may be in use, 0 to 1.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub share: Option<f64>,
 }
 
 /// One scorer of a [`PipelineSpec`].
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScorerSpec {
     /// Which.
@@ -60,12 +60,12 @@ pub struct ScorerSpec {
     #[serde(default = "ScorerSpec::weight")]
     pub weight: f64,
     /// For `label`: the label that is wanted, as `key=value`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
 }
 
 /// The filters that can be named in configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum FilterName {
@@ -80,7 +80,7 @@ pub enum FilterName {
 }
 
 /// The scorers that can be named in configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum ScorerName {
