@@ -253,8 +253,8 @@ proptest! {
             }
             world.step(1_500, Op::Ask).await;
             world.step(0, Op::Measure).await;
-            world.step(1, Op::Arrive { tells_age: true }).await;
             let free = world.total - world.in_use(world.now);
+            world.step(1, Op::Arrive { tells_age: true }).await;
             prop_assert_eq!(world.free_quarters(), free, "nothing moved for 1.5 s, so the report is exact");
             world.assert_never_too_much(|at| *others.range(..=at).next_back().unwrap().1)
         })?;

@@ -29,7 +29,7 @@ use supervise::{Policy, Supervisor};
 /// Runners that have an HTTP address: a fixed list, or what an [`Inventory`] tells.
 ///
 /// A runner joins when its engine has answered for the first time, or at once if its
-/// [models are given](HttpRunners::models). Every 10 s its engine is asked how it is; after three failures
+/// [models are given](HttpRunners::models). Every 10 s its engine is asked how it is, every 2 s if it reports capacity; after three failures
 /// in a row it is unhealthy, after one good answer it is well again. An entry that cannot be used is
 /// logged as an error and left out; of a fixed list, [`HttpRunners::validate`] finds it beforehand.
 ///

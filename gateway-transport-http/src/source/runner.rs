@@ -117,7 +117,8 @@ impl HttpRunner {
         self
     }
 
-    /// Fixes the models: the engine is not asked for them, and the runner joins before it was heard of.
+    /// Fixes the models: the engine is not asked for them, and the runner joins before it was heard of. Only its
+    /// health is asked then, and its capacity if its [kind](HttpRunner::kind) says that it has one.
     pub fn models<M: AsRef<str>>(mut self, models: impl IntoIterator<Item = M>) -> Self {
         match models.into_iter().map(ModelId::new).collect() {
             Ok(models) => self.models = Some(models),
