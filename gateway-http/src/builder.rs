@@ -19,7 +19,7 @@ use crate::metrics::Metrics;
 use crate::needs::{Need, Needs};
 use crate::request_log::RequestSink;
 
-/// Puts a [`Gateway`] together.
+/// Puts a [`Gateway`](crate::Gateway) together.
 ///
 /// ```
 /// use gateway_http::Gateway;
@@ -299,7 +299,7 @@ impl GatewayBuilder {
     }
 
     /// Adds the gateway's metrics to a registry of the host's. They are in
-    /// [`Gateway::metrics_text`] in any case. Two gateways in one registry need a label each:
+    /// [`Gateway::metrics_text`](crate::Gateway::metrics_text) in any case. Two gateways in one registry need a label each:
     /// [`sub_registry_with_label`](prometheus_client::registry::Registry::sub_registry_with_label).
     pub fn metrics_registry(self, registry: &mut prometheus_client::registry::Registry) -> Self {
         self.metrics.register(registry);

@@ -29,7 +29,8 @@ async fn all_kinds_of_events_come_in_order() {
     assert_eq!(response.headers()["content-type"], "text/event-stream");
     assert_eq!(response.headers()["cache-control"], "no-cache");
     let mut body = response.into_body();
-    let registry = gateway.dispatcher().registry();
+    let dispatcher = gateway.dispatcher();
+    let registry = dispatcher.registry();
 
     let key = join(&gateway, "r1", &["m"], &link);
     let (name, data) = next(&mut body).await;
@@ -85,7 +86,8 @@ async fn silence_is_filled_every_fifteen_seconds() {
 async fn a_reader_that_is_too_slow_is_told_so() {
     let gateway = builder().build().unwrap();
     let mut body = watch(&gateway).await.into_body();
-    let registry = gateway.dispatcher().registry();
+    let dispatcher = gateway.dispatcher();
+    let registry = dispatcher.registry();
     let key = join(&gateway, "r1", &["m"], &Mock::ok());
     for at in 0..FleetEvents::CAPACITY {
         registry.update(&key, RunnerChange::Drain(at % 2 == 0));
