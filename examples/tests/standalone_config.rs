@@ -627,3 +627,11 @@ fn what_is_in_force_can_be_written_out_and_read_again_without_a_secret() {
         Settings::effective(&flags, look_up, Some("client_tokens = ['t']\n[queue]\nlook_s = 0")).is_err()
     );
 }
+
+#[test]
+fn a_file_that_cannot_be_read_is_told_by_its_line_and_never_quoted() {
+    for file in ["listen = 'a:1'\n\nclient_tokens = 's3cret'", "listen = 'a:1'\n\nclient_tokens = [s3cret]"] {
+        let error = resolve(&[], &[], Some(file)).err().unwrap();
+        assert!(error.contains("line 3") && !error.contains("s3cret"), "{error}");
+    }
+}

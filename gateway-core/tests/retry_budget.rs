@@ -5,10 +5,8 @@ mod common;
 use std::time::Duration;
 
 use common::{failing, fine, model, setup, spec};
-use gateway_core::{
-    Backoff, BudgetPolicy, HealthPolicy, Model, ModelId, ModelState, Registry, RetryPolicy, RunnerStatus,
-};
-use gateway_testkit::{CommandScript, Fault, request};
+use gateway_core::{Backoff, BudgetPolicy, HealthPolicy, ModelId, Registry, RetryPolicy, RunnerStatus};
+use gateway_testkit::{Fault, request};
 use tokio::time::Instant;
 
 #[tokio::test(start_paused = true)]
@@ -47,18 +45,6 @@ async fn who_has_nobody_left_to_go_to_leaves_the_budget_to_the_others() {
         assert!(setup.dispatcher.dispatch(request(&model(), "{}")).await.is_ok());
     }
     assert_eq!(setup.recorder.tries_on("r0"), 10, "each of them was tried again");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_model_on_disk_is_somebody_left() {
-    let setup = setup(vec![failing(Fault::CutBeforeHead)], common::same);
-    let mut on_disk = RunnerStatus::serving([]);
-    on_disk.models.push(Model::new(model(), ModelState::Available));
-    let cold = fine();
-    cold.script_commands(|_| CommandScript::done());
-    setup.registry.join(spec("cold"), on_disk, cold.link());
-    let answer = setup.dispatcher.dispatch(request(&model(), "{}")).await.unwrap();
-    assert_eq!((answer.tries, answer.runner.id().as_str()), (2, "cold"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -17,7 +17,12 @@ impl File {
     ) -> Result<Self, ConfigError> {
         let var = |name: &str| environment(name).filter(|value| !value.trim().is_empty());
         let mut file: Self = match text {
-            Some(text) => toml::from_str(text).map_err(ConfigError::new)?,
+            Some(text) => toml::from_str(text).map_err(|error| {
+                // Not as the library says it: it quotes the line, and there may be a token on it.
+                let before = error.span().and_then(|at| text.get(..at.start)).unwrap_or_default();
+                let line = before.matches('\n').count() + 1;
+                ConfigError::new(format!("line {line} of the settings: {}", unquoted(error.message())))
+            })?,
             None => Self::default(),
         };
         file.addresses(flags, &var)?;
@@ -97,6 +102,15 @@ impl File {
         }
         Ok(())
     }
+}
+
+/// Without a value that is of the wrong type: it may be a token that was written where it does not belong.
+fn unquoted(message: &str) -> String {
+    if !message.starts_with("invalid") {
+        return message.to_owned();
+    }
+    let parts = message.split('"').enumerate();
+    parts.map(|(number, part)| if number % 2 == 0 { part } else { "…" }).collect()
 }
 
 /// A variable that is a number of seconds.

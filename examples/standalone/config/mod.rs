@@ -133,6 +133,7 @@ impl Settings {
     }
 
     /// What is read at the start only, by key, to find out whether it has changed. Never shown.
+    #[allow(dead_code, reason = "tests of the settings alone do without")]
     pub(crate) fn fixed(&self) -> [(&'static str, String); 5] {
         [
             ("listen", self.listen.clone()),

@@ -38,11 +38,11 @@ impl GatewayBuilder {
             commands: broadcast::Sender::new(admin::COMMANDS_KEPT),
             watchers: Arc::new(Semaphore::new(admin::MAX_WATCHERS)),
         };
+        let registry = self.registry.clone();
+        let shared = self.shared(lasting, None)?;
         if !sources.is_empty() && tokio::runtime::Handle::try_current().is_err() {
             return Err(BuildError::NoRuntime);
         }
-        let registry = self.registry.clone();
-        let shared = self.shared(lasting, None)?;
         for source in sources {
             shared.sources.spawn(source.run(registry.clone(), shared.stop.clone()));
         }
