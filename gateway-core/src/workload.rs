@@ -13,7 +13,7 @@ use std::time::Duration;
 ///     prefix: PromptBlocks::new([17, 4], 512),
 ///     ..Workload::default()
 /// };
-/// assert_eq!(workload.tokens(), 1_000);
+/// assert_eq!(workload.tokens(), 1_000 + Workload::MEAN_ANSWER);
 /// ```
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Workload {
