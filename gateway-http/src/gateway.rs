@@ -264,12 +264,13 @@ where
             let Some(Found::Target(target)) = found else {
                 return Err(ApiError::not_found(request.uri.path()));
             };
-            return generic::forward(shared, target, request, body, &identity, record).await;
+            // Boxed, as are the next two: every request would carry the size of the largest.
+            return Box::pin(generic::forward(shared, target, request, body, &identity, record)).await;
         }
         Route::Events => return admin::events(shared),
-        Route::Explain => admin::explain(shared, &request, body, &identity).await?,
+        Route::Explain => Box::pin(admin::explain(shared, &request, body, &identity)).await?,
         Route::Command(command, id) => {
-            admin::command(shared, command, id, &request, body, record.id()).await?
+            Box::pin(admin::command(shared, command, id, &request, body, record.id())).await?
         }
         Route::Runners | Route::AdminRunners => admin::runners(shared),
         Route::Models => api::models(shared),
