@@ -68,6 +68,21 @@ impl Backoff {
         Self { shortest: Duration::ZERO, longest: Duration::ZERO, jitter: 0.0 }
     }
 
+    /// The first pause at its longest.
+    pub fn shortest(&self) -> Duration {
+        self.shortest
+    }
+
+    /// What no pause is longer than.
+    pub fn longest(&self) -> Duration {
+        self.longest
+    }
+
+    /// The share of a pause that is random, 0 to 1.
+    pub fn jitter(&self) -> f64 {
+        self.jitter
+    }
+
     /// The pause before retry number `retry`; the first is 0. Random, from the thread's generator of
     /// `fastrand`, which a simulation seeds.
     pub fn pause(&self, retry: u32) -> Duration {

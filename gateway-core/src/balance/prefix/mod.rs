@@ -1,6 +1,7 @@
 //! Sends prompts where their beginnings are cached, unless it takes less time elsewhere.
 
 mod cache_model;
+mod holders;
 mod index;
 mod numbered;
 mod pace;
@@ -9,7 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::time::Instant;
 
-use index::{Holders, PrefixIndex, Prompt};
+use holders::Holders;
+use index::{PrefixIndex, Prompt};
 use numbered::Numbered;
 use pace::{Backlog, Millis, Pace};
 
