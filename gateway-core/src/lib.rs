@@ -44,6 +44,7 @@ mod body;
 mod command;
 mod dispatch;
 mod error;
+mod features;
 mod fleet;
 mod health;
 mod inventory;
@@ -79,6 +80,7 @@ pub use dispatch::{
     Observer, Outcome, RetryPolicy, Terms,
 };
 pub use error::BoxError;
+pub use features::{Feature, Features};
 pub use fleet::{Fleet, ModelEntry};
 pub use health::{
     BreakerPolicy, BreakerState, HealthPolicy, HeldFor, HoldPolicy, OutlierPolicy, Standing, WarmupPolicy,

@@ -4,9 +4,9 @@
 mod list;
 
 use gateway_core::{
-    Balancer, Candidates, Capability, CapabilityRouter, HealthPolicy, InMemoryRegistry, Labels, LeastLoaded,
-    MachineKind, PromptBlocks, Registry, ReportedLoad, Requirements, Resources, Router, RunnerSpec,
-    RunnerStatus, Tried, Workload,
+    Balancer, Candidates, Capability, CapabilityRouter, Feature, Features, HealthPolicy, InMemoryRegistry,
+    Labels, LeastLoaded, MachineKind, PromptBlocks, Registry, ReportedLoad, Requirements, Resources, Router,
+    RunnerSpec, RunnerStatus, Tried, Workload,
 };
 use list::{all, join, model, spec, status};
 
@@ -16,6 +16,7 @@ fn fleet(runners: u32) -> InMemoryRegistry {
     for number in 0..runners {
         let spec: RunnerSpec = spec(&format!("r{number:03}")).slots(number % 5);
         let spec = if number % 2 == 0 { spec.label("zone", "eu") } else { spec };
+        let spec = if number % 4 == 0 { spec.lacks(Features::TOOLS) } else { spec };
         let spec = spec.machine(if number % 3 == 0 { "GPU server" } else { "cpu" });
         let mut status: RunnerStatus = status();
         let all = Some(Resources { cpus: 64.0, gpus: 8.0, memory_gb: 512.0 });
@@ -36,7 +37,10 @@ fn requests() -> Vec<(&'static str, Requirements)> {
         prefix: PromptBlocks::new([1, 2, 3, 4, 5, 6], 512),
         deadline: Some(std::time::Duration::from_secs(30)),
     };
+    let with_tools = Requirements { features: Feature::Tools.into(), ..plain.clone() };
+    let with_all_can = Requirements { features: Feature::Stop.into(), ..plain.clone() };
     let picky = Requirements {
+        features: Feature::Functions.into(),
         capability: Some(Capability::LargeChat),
         machine: Some(MachineKind::Gpu),
         labels: Labels::from([("zone".to_owned(), "eu".to_owned())]),
@@ -47,6 +51,8 @@ fn requests() -> Vec<(&'static str, Requirements)> {
     };
     vec![
         ("plain", plain.clone()),
+        ("with tools", with_tools),
+        ("with what all can do", with_all_can),
         ("long", Requirements { workload, ..plain }),
         ("picky", picky),
         ("any model", Requirements::default()),

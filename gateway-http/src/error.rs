@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
-use gateway_core::{DispatchError, DispatchErrorKind, Fault, RunnerId};
+use gateway_core::{DispatchError, DispatchErrorKind, Fault, Feature, RunnerId};
 use http::header::{ALLOW, CONNECTION, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Response, StatusCode, Version};
 use serde::Serialize;
@@ -48,6 +48,7 @@ pub(crate) enum Reason {
     BodyTimeout,
     Admission,
     UnknownModel,
+    Lacking,
     NoneEligible,
     Overloaded,
     QueueFull,
@@ -62,7 +63,7 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
-    pub(crate) const ALL: [Self; 21] = [
+    pub(crate) const ALL: [Self; 22] = [
         Self::Unauthorized,
         Self::Forbidden,
         Self::AuthUnavailable,
@@ -73,6 +74,7 @@ impl Reason {
         Self::BodyTimeout,
         Self::Admission,
         Self::UnknownModel,
+        Self::Lacking,
         Self::NoneEligible,
         Self::Overloaded,
         Self::QueueFull,
@@ -98,6 +100,7 @@ impl Reason {
             Self::BodyTimeout => "body_timeout",
             Self::Admission => "admission",
             Self::UnknownModel => "unknown_model",
+            Self::Lacking => "lacking",
             Self::NoneEligible => "none_eligible",
             Self::Overloaded => "overloaded",
             Self::QueueFull => "queue_full",
@@ -222,6 +225,18 @@ impl ApiError {
         error
     }
 
+    /// A 400, because the same request fails again: a runner of another kind is needed, or another request.
+    fn lacking(feature: Feature, what: &str) -> Box<Self> {
+        let (field, words) = (feature.field(), feature.words());
+        let message = format!(
+            "No runner that serves {what} can do {words}, which `{field}` asks for. Leave it out, or name another model."
+        );
+        let mut error = Self::new(Reason::Lacking, StatusCode::BAD_REQUEST, INVALID, message)
+            .code("unsupported_parameter");
+        error.param = Some(field);
+        error
+    }
+
     pub(crate) fn draining() -> Box<Self> {
         Self::new(Reason::Draining, StatusCode::SERVICE_UNAVAILABLE, SERVER, "The gateway is shutting down.")
             .code("shutting_down")
@@ -258,6 +273,7 @@ impl ApiError {
         let status = StatusCode::SERVICE_UNAVAILABLE;
         let error = match failed.kind() {
             K::UnknownModel => Self::unknown_model(failed.model().map_or("", |model| model.as_str())),
+            K::Lacking(feature) => Self::lacking(feature, &what),
             K::NoneEligible => {
                 let counted = refusals::counted(failed.refusals());
                 let colon = if counted.is_empty() { "" } else { ": " };

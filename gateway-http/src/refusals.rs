@@ -23,6 +23,7 @@ pub(crate) fn code(refusal: &Refusal) -> &'static str {
         Refusal::ResourcesTaken => "resources_taken",
         Refusal::Label(_) => "label",
         Refusal::Capability => "capability",
+        Refusal::Lacks(_) => "lacks_feature",
         Refusal::Modality => "modality",
         Refusal::ContextLength(_) => "context_length",
         _ => "other",
@@ -43,6 +44,7 @@ fn words(refusal: &Refusal) -> &'static str {
         Refusal::Full => "full",
         Refusal::AlreadyTried => "tried already",
         Refusal::ResourcesTaken => "without the resources free",
+        Refusal::Lacks(_) => "unable to do what is asked",
         Refusal::ContextLength(_) => "with too short a context",
         _ => "not suited",
     }

@@ -38,7 +38,8 @@ async fn the_list_has_the_fields_of_existing_gateways() {
                 "id": "r1", "name": "Big one", "machine_type": "gpu-server", "health": "degraded",
                 "loaded_models": ["a"], "available_models": ["a", "b"], "http_base_url": "http://192.0.2.7:1",
                 "mac_address": "AA:BB:CC:DD:EE:FF", "is_online": true, "generation": 1, "transport": "mock",
-                "labels": {}, "draining": false, "standing": "good", "in_flight": 0, "slots": 4, "foreign_requests": 3,
+                "labels": {},
+            "lacks": [], "draining": false, "standing": "good", "in_flight": 0, "slots": 4, "foreign_requests": 3,
             })
         );
         assert!(list["runners"][1]["last_heartbeat"].is_string(), "to join is to be heard");

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use super::outcome::{Cancel, Fault, Outcome};
 use crate::error::BoxError;
+use crate::features::Feature;
 use crate::lifecycle::LoadError;
 use crate::link::LinkError;
 use crate::names::{ModelId, RequestId, RunnerId};
@@ -52,6 +53,9 @@ pub enum DispatchErrorKind {
     Deadline,
     /// The request's own body broke off.
     RequestBody,
+    /// Runners know the model, but none of them, however they are, can do all that the request asks of the API; this for
+    /// one.
+    Lacking(Feature),
     /// No runner that could serve it can do what it asks for, such as to change to another protocol.
     Unsupported,
 }
@@ -151,7 +155,7 @@ impl DispatchError {
             | K::Draining
             | K::RunnerFailed(_)
             | K::Unreachable => true,
-            K::UnknownModel | K::Deadline | K::RequestBody | K::Unsupported => false,
+            K::UnknownModel | K::Deadline | K::RequestBody | K::Lacking(_) | K::Unsupported => false,
         }
     }
 }
@@ -175,6 +179,9 @@ impl fmt::Display for DispatchError {
             DispatchErrorKind::Unreachable => write!(f, "no runner that serves {what} can be reached")?,
             DispatchErrorKind::Deadline => f.write_str("the time for the request is up")?,
             DispatchErrorKind::RequestBody => f.write_str("the request's body broke off")?,
+            DispatchErrorKind::Lacking(feature) => {
+                write!(f, "no runner that has {what} can do {} (`{}`)", feature.words(), feature.field())?;
+            }
             DispatchErrorKind::Unsupported => f.write_str("no runner can do what the request asks for")?,
         }
         if let Some(runner) = &self.0.runner {

@@ -8,6 +8,8 @@ use super::choose::Choice;
 use super::error::{DispatchError, DispatchErrorKind};
 use super::run::Journey;
 use super::waiting::Wants;
+use crate::features::{Feature, Features};
+use crate::fleet::Fleet;
 use crate::lifecycle::{LoadError, Loading};
 use crate::queue::{QueueError, QueueErrorKind, Waiter};
 
@@ -199,9 +201,34 @@ impl Journey<'_> {
         if !known {
             return fail(DispatchErrorKind::UnknownModel);
         }
+        if let Some(feature) = self.lacking(&fleet) {
+            return fail(DispatchErrorKind::Lacking(feature)).refused_by(refusals);
+        }
         // In whole seconds, because that is what a client is told: not too soon.
         let soonest = opens_in.into_iter().chain(self.loadable_in()).min();
         let wait = soonest.map_or(5, |time| time.as_secs() + 1);
         fail(DispatchErrorKind::NoneEligible).refused_by(refusals).retrying_after(Duration::from_secs(wait))
+    }
+
+    /// What the request asks for and no runner that has the model can do, be it well or not: waiting does not help. If
+    /// each lacks something else, it is what the first of them lacks.
+    fn lacking(&self, fleet: &Fleet) -> Option<Feature> {
+        let asked = self.plan.named().features;
+        if asked.is_empty() {
+            return None;
+        }
+        let entries = self.plan.all_wishes(true).filter_map(|wish| fleet.model(wish.model()?.as_str()));
+        let mut lacking =
+            entries.flat_map(|entry| entry.known()).map(|runner| asked.and(runner.spec().lacks));
+        let first = lacking.next()?;
+        let mut by_all = first;
+        let mut can_all = |lacks: Features| {
+            by_all = by_all.and(lacks);
+            lacks.is_empty()
+        };
+        if can_all(first) || lacking.any(can_all) {
+            return None;
+        }
+        by_all.first().or(first.first())
     }
 }

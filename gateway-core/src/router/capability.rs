@@ -1,9 +1,9 @@
 use super::{Pool, Refusal, Requirements, Router};
 use crate::fleet::Fleet;
-use crate::runner::{Model, ModelState, Runner};
+use crate::runner::{Model, ModelState, Runner, RunnerSet};
 
 /// Matches typed requirements against what runners say they have: model, machine, resources, labels,
-/// capability, modality, context length.
+/// capability, what it asks of the API, modality, context length.
 ///
 /// Runners that have the model loaded are preferred: others that would load it on demand are looked at
 /// only when none that has it loaded can take the request, be it full, draining or of the wrong kind.
@@ -25,13 +25,14 @@ impl Router for CapabilityRouter {
             return Pool::empty();
         };
         let runners = if entry.loaded().is_empty() { entry.on_demand() } else { entry.loaded() };
-        Pool::of(runners, requirements.is_model_only())
+        Pool::of(runners, is_exact(requirements, runners))
     }
 
     fn fallback<'f>(&self, requirements: &Requirements, fleet: &'f Fleet) -> Option<Pool<'f>> {
         let entry = fleet.model(requirements.model.as_ref()?.as_str())?;
         let is_news = !entry.loaded().is_empty() && !entry.on_demand().is_empty();
-        is_news.then(|| Pool::of(entry.on_demand(), requirements.is_model_only()))
+        let runners = entry.on_demand();
+        is_news.then(|| Pool::of(runners, is_exact(requirements, runners)))
     }
 
     fn verdict(&self, requirements: &Requirements, runner: &Runner) -> Result<(), Refusal> {
@@ -41,6 +42,14 @@ impl Router for CapabilityRouter {
     fn accepts(&self, requirements: &Requirements, runner: &Runner) -> bool {
         check(requirements, runner).is_ok()
     }
+}
+
+/// Whether all of these, who have the model, are accepted. What none of them lacks makes no difference: most requests
+/// that ask for something come to fleets where all can do it, and are to cost no more than others.
+fn is_exact(requirements: &Requirements, runners: &RunnerSet) -> bool {
+    let features = requirements.features;
+    requirements.is_model_and_features_only()
+        && (features.is_empty() || features.and(runners.lacking()).is_empty())
 }
 
 /// A refusal that is put into words only when somebody wants to read it: a choice asks many runners.
@@ -78,6 +87,9 @@ fn check<'a>(requirements: &'a Requirements, runner: &'a Runner) -> Result<(), W
     }
     if !status.health.is_operational() {
         return Err(Refusal::Health(status.health).into());
+    }
+    if let Some(feature) = requirements.features.and(runner.spec().lacks).first() {
+        return Err(Refusal::Lacks(feature).into());
     }
     check_machine(requirements, runner)?;
     if let Some(model) = model {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 pub use capability::CapabilityRouter;
 pub use requirements::Requirements;
 
+use crate::features::Feature;
 use crate::fleet::Fleet;
 use crate::runner::{Health, ModelState, Runner, RunnerSet};
 
@@ -114,6 +115,8 @@ pub enum Refusal {
     Label(String),
     /// It cannot do what is needed.
     Capability,
+    /// It lacks this, which the request asks for.
+    Lacks(Feature),
     /// Its model does not take or give what is needed.
     Modality,
     /// Its model's context is shorter than needed; this many tokens.
@@ -144,6 +147,9 @@ impl fmt::Display for Refusal {
             Self::ResourcesTaken => f.write_str("does not have the resources that are needed free"),
             Self::Label(label) => write!(f, "lacks the label {label}"),
             Self::Capability => f.write_str("lacks the capability that is needed"),
+            Self::Lacks(feature) => {
+                write!(f, "cannot do {} (`{}`)", feature.words(), feature.field())
+            }
             Self::Modality => f.write_str("does not handle the kind of input or output that is needed"),
             Self::ContextLength(tokens) => write!(f, "has a context of {tokens} tokens, too short"),
             Self::Other(reason) => f.write_str(reason),

@@ -1,3 +1,4 @@
+use crate::features::Features;
 use crate::names::ModelId;
 use crate::runner::{Capability, Labels, MachineKind, Modalities, Resources};
 use crate::workload::Workload;
@@ -22,6 +23,8 @@ pub struct Requirements {
     pub labels: Labels,
     /// What must be free when it is sent. A runner of which nobody says what it has is refused.
     pub resources: Option<Resources>,
+    /// What it asks of the API. A runner that does not say that it lacks something is not refused for it.
+    pub features: Features,
     /// What the model must take and give. A model that does not say is not refused for it.
     pub modalities: Modalities,
     /// Tokens that prompt and answer may take together. A model that does not say is not refused for it.
@@ -38,6 +41,11 @@ impl Requirements {
 
     /// Whether nothing but the model matters.
     pub fn is_model_only(&self) -> bool {
+        self.features.is_empty() && self.is_model_and_features_only()
+    }
+
+    /// Whether nothing but the model and what is asked of the API matters.
+    pub(crate) fn is_model_and_features_only(&self) -> bool {
         self.capability.is_none()
             && self.machine.is_none()
             && self.labels.is_empty()

@@ -15,6 +15,7 @@ use super::turns::{Tick, Turns};
 use super::typical::{self, Typical};
 use crate::balance::MeanShare;
 use crate::balance::ring::Ring;
+use crate::features::Features;
 use crate::names::{ModelId, RunnerKey};
 
 /// Runners in a row. Never changes. What strategies need to find one of them quickly is made at the first
@@ -31,6 +32,7 @@ pub struct RunnerSet {
     weighted_round: Tick,
     typical: typical::Cached,
     ring: OnceLock<Ring>,
+    lacking: OnceLock<Features>,
     mean: CachedMean,
     made: Instant,
     /// When reports were last looked through for stale ones, in seconds since `made`.
@@ -50,6 +52,7 @@ impl RunnerSet {
             weighted_round: Tick::default(),
             typical: typical::Cached::new(),
             ring: OnceLock::new(),
+            lacking: OnceLock::new(),
             mean: CachedMean::default(),
             made: Instant::now(),
             swept: AtomicU64::new(0),
@@ -139,6 +142,13 @@ impl RunnerSet {
         self.ring.get_or_init(|| {
             Ring::new(self.runners.iter().map(|runner| (runner.id().as_str(), weight(runner))))
         })
+    }
+
+    /// What at least one of these runners lacks.
+    #[inline]
+    pub(crate) fn lacking(&self) -> Features {
+        let all = || self.runners.iter().map(|runner| runner.spec().lacks).fold(Features::NONE, Features::or);
+        *self.lacking.get_or_init(all)
     }
 
     /// How much of the slots of those who take requests our own use: counted for small sets, and at most a

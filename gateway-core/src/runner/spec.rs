@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
 use super::{Price, Resources};
+use crate::features::Features;
 use crate::names::RunnerId;
 
 /// Free-form facts about a runner that a request can ask for, such as `zone=eu` or `rack=7`.
@@ -62,6 +63,9 @@ pub struct RunnerSpec {
     /// What its machine has for the gateway to give away, for a runner that does not report it; what it reports
     /// goes before. `None`: unknown, and then no request that needs resources is sent there.
     pub resources: Option<Resources>,
+    /// What it cannot do of what requests may ask of an API. What is not in it is not known to be lacking, and is sent
+    /// there.
+    pub lacks: Features,
     /// What it costs; `None` if it did not say, and then a label may ([`Price::from_labels`]).
     pub price: Option<Price>,
 }
@@ -77,6 +81,7 @@ impl RunnerSpec {
             labels: Labels::new(),
             slots: None,
             resources: None,
+            lacks: Features::NONE,
             price: None,
         }
     }
@@ -96,6 +101,20 @@ impl RunnerSpec {
     /// Sets what its machine has, as long as it does not report that itself.
     pub fn resources(mut self, resources: Resources) -> Self {
         self.resources = Some(resources);
+        self
+    }
+
+    /// Adds to what it cannot do: requests that ask for any of it go to others.
+    ///
+    /// ```
+    /// use gateway_core::{Feature, Features, RunnerId, RunnerSpec};
+    /// let spec = RunnerSpec::new(RunnerId::new("text-only")?);
+    /// let spec = spec.lacks(Features::TOOLS | Feature::Logprobs);
+    /// assert!(spec.lacks.has(Feature::Functions));
+    /// # Ok::<(), gateway_core::InvalidName>(())
+    /// ```
+    pub fn lacks(mut self, features: impl Into<Features>) -> Self {
+        self.lacks = self.lacks.or(features.into());
         self
     }
 

@@ -1,7 +1,7 @@
 use bytes::Bytes;
 use gateway_core::{
-    BoxError, BreakerState, Explained, Labels, LaneReport, QueueReport, Resources, Score, Standing, Tenant,
-    Workload,
+    BoxError, BreakerState, Explained, Feature, Labels, LaneReport, QueueReport, Resources, Score, Standing,
+    Tenant, Workload,
 };
 use http::request::Parts;
 use http::{HeaderName, Response, StatusCode};
@@ -29,6 +29,8 @@ struct Explanation<'a> {
     /// What must be free.
     needs: Option<NeedsView>,
     labels: &'a Labels,
+    /// The fields that ask something of the API that not every runner can do.
+    asks_for: Vec<&'static str>,
     workload: Work,
     priority: &'static str,
     tenant: Option<&'a str>,
@@ -167,6 +169,7 @@ where
         targets: explanation.targets.iter().map(|model| model.as_str()).collect(),
         needs: requirements.resources.map(NeedsView::from),
         labels: &requirements.labels,
+        asks_for: requirements.features.iter().map(Feature::field).collect(),
         workload: Work::new(&requirements.workload),
         priority: priority.as_str(),
         tenant: identity.tenant().map(Tenant::as_str),

@@ -1,5 +1,5 @@
 use bytes::Bytes;
-use gateway_core::{Labels, ModelState, Runner};
+use gateway_core::{Feature, Labels, ModelState, Runner};
 use http::{Response, StatusCode};
 use serde::Serialize;
 
@@ -30,6 +30,8 @@ struct RunnerInfo<'a> {
     generation: u64,
     transport: &'static str,
     labels: &'a Labels,
+    /// The fields of requests that do not go there.
+    lacks: Vec<&'static str>,
     draining: bool,
     standing: &'static str,
     in_flight: u32,
@@ -65,6 +67,7 @@ impl<'a> RunnerInfo<'a> {
             generation: runner.key().generation.0,
             transport: link.transport,
             labels: &spec.labels,
+            lacks: spec.lacks.iter().map(Feature::field).collect(),
             draining: runner.is_draining(),
             standing: shared.dispatcher.standing(runner).as_str(),
             in_flight: load.in_flight,

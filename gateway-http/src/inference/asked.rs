@@ -4,6 +4,7 @@ use std::sync::Arc;
 use gateway_core::{Claim, ModelId, Priority, Requirements};
 use http::header::HeaderMap;
 
+use super::features;
 use super::fields::Fields;
 use super::work::{prefix, priority, workload};
 use crate::auth::Identity;
@@ -33,7 +34,8 @@ impl<'b> Asked<'b> {
         let (model, series) = known_model(shared, &fields.model.name)?;
         let workload = workload(&fields, api, headers, identity)?;
         let resources = shared.needs.resources(Some(&model), headers, None)?;
-        let requirements = Requirements { workload, resources, ..Requirements::model(model) };
+        let features = features::of(&fields, api);
+        let requirements = Requirements { features, workload, resources, ..Requirements::model(model) };
         let priority = priority(fields.tier, headers, identity)?;
         Ok(Self { fields, requirements, priority, series })
     }

@@ -4,9 +4,11 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
+use gateway_core::Features;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::features;
 use crate::error::ApiError;
 
 /// What a request's body says, as far as routing cares. Only `model` has to be there and right; whether the
@@ -25,6 +27,8 @@ pub(crate) struct Fields<'b> {
     /// `service_tier`, quotes included.
     pub(crate) tier: Option<&'b str>,
     pub(crate) prompt: Prompt<'b>,
+    /// As if it were for all APIs at once.
+    pub(super) features: Features,
 }
 
 /// The model that a request names, and where in the body the name stands, quotes included.
@@ -73,6 +77,7 @@ impl<'b> Fields<'b> {
             stream: found.get(Field::Stream) == Some("true"),
             session: some(Field::PromptCacheKey).or(some(Field::User)),
             tier: some(Field::ServiceTier),
+            features: features::found(&found),
             prompt: Prompt(prompt.map(|key| found.0[key as usize])),
         })
     }
@@ -107,14 +112,14 @@ fn unreadable(error: &serde_json::Error) -> Box<ApiError> {
 }
 
 /// The values of the fields that have a name here.
-struct Found<'b>([Option<&'b RawValue>; Field::Other as usize]);
+pub(super) struct Found<'b>([Option<&'b RawValue>; Field::Other as usize]);
 
 impl<'b> Found<'b> {
-    fn get(&self, key: Field) -> Option<&'b str> {
+    pub(super) fn get(&self, key: Field) -> Option<&'b str> {
         self.0.get(key as usize).copied().flatten().map(RawValue::get)
     }
 
-    fn number(&self, key: Field) -> Option<u32> {
+    pub(super) fn number(&self, key: Field) -> Option<u32> {
         self.get(key)?.parse().ok()
     }
 }
@@ -155,7 +160,7 @@ impl<'de: 'b, 'b> Deserialize<'de> for Found<'b> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Field {
+pub(super) enum Field {
     Model,
     MaxTokens,
     MaxCompletionTokens,
@@ -169,6 +174,21 @@ enum Field {
     Input,
     Prompt,
     Messages,
+    Functions,
+    Audio,
+    BestOf,
+    Logprobs,
+    ResponseFormat,
+    GuidedJson,
+    GuidedRegex,
+    GuidedChoice,
+    GuidedGrammar,
+    StructuredOutputs,
+    Grammar,
+    Stop,
+    LogitBias,
+    Echo,
+    Suffix,
     /// The last one.
     Other,
 }
@@ -198,6 +218,21 @@ impl<'de> Deserialize<'de> for Field {
                     "input" => Field::Input,
                     "prompt" => Field::Prompt,
                     "messages" => Field::Messages,
+                    "functions" => Field::Functions,
+                    "audio" => Field::Audio,
+                    "best_of" => Field::BestOf,
+                    "logprobs" => Field::Logprobs,
+                    "response_format" => Field::ResponseFormat,
+                    "guided_json" => Field::GuidedJson,
+                    "guided_regex" => Field::GuidedRegex,
+                    "guided_choice" => Field::GuidedChoice,
+                    "guided_grammar" => Field::GuidedGrammar,
+                    "structured_outputs" => Field::StructuredOutputs,
+                    "grammar" => Field::Grammar,
+                    "stop" => Field::Stop,
+                    "logit_bias" => Field::LogitBias,
+                    "echo" => Field::Echo,
+                    "suffix" => Field::Suffix,
                     // Engines written in Go, as Ollama is, would take it for the model, and whichever is last.
                     _ if name.eq_ignore_ascii_case("model") => return Err(E::custom(MISSPELT)),
                     _ => Field::Other,

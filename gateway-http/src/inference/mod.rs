@@ -2,6 +2,7 @@
 
 mod asked;
 mod awaited;
+mod features;
 mod fields;
 mod forward;
 mod hash;
