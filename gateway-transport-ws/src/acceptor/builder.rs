@@ -3,21 +3,16 @@
 use std::marker::PhantomData;
 use std::time::Duration;
 
+use gateway_dial_in::gateway;
+
 use super::WsRunners;
-use super::auth::Tokens;
 use crate::protocol::DEFAULT_PATH;
 use crate::tunnel::MAX_STREAMS;
 
 pub(super) struct Settings {
-    pub(super) tokens: Tokens,
+    /// What every door has.
+    pub(super) shared: gateway::Settings,
     pub(super) path: String,
-    pub(super) register_timeout: Duration,
-    pub(super) heartbeat_timeout: Duration,
-    pub(super) ping_interval: Duration,
-    pub(super) command_timeout: Duration,
-    pub(super) status_timeout: Duration,
-    pub(super) max_runners: usize,
-    pub(super) max_unregistered: usize,
     pub(super) max_streams: u32,
 }
 
@@ -57,15 +52,8 @@ pub struct WsRunnersBuilder<G> {
 impl WsRunnersBuilder<Unguarded> {
     pub(super) fn new() -> Self {
         let settings = Settings {
-            tokens: Tokens::default(),
+            shared: gateway::Settings::default(),
             path: DEFAULT_PATH.to_owned(),
-            register_timeout: Duration::from_secs(10),
-            heartbeat_timeout: Duration::from_secs(90),
-            ping_interval: Duration::from_secs(30),
-            command_timeout: Duration::from_secs(300),
-            status_timeout: Duration::from_secs(10),
-            max_runners: 10_000,
-            max_unregistered: 1024,
             max_streams: MAX_STREAMS,
         };
         Self { settings, guard: PhantomData }
@@ -75,7 +63,7 @@ impl WsRunnersBuilder<Unguarded> {
 impl<G> WsRunnersBuilder<G> {
     /// A token that lets in every runner that has none of its own. An empty one lets nobody in.
     pub fn auth_token(mut self, token: impl AsRef<str>) -> WsRunnersBuilder<Guarded> {
-        self.settings.tokens.share(token.as_ref());
+        self.settings.shared.tokens.share(token.as_ref());
         self.guarded()
     }
 
@@ -86,14 +74,14 @@ impl<G> WsRunnersBuilder<G> {
         id: impl Into<String>,
         token: impl AsRef<str>,
     ) -> WsRunnersBuilder<Guarded> {
-        self.settings.tokens.own(id.into(), token.as_ref());
+        self.settings.shared.tokens.own(id.into(), token.as_ref());
         self.guarded()
     }
 
     /// Lets in every runner that has no token of its own, whatever token it sends. For networks that only
     /// runners can reach.
     pub fn allow_anonymous(mut self) -> WsRunnersBuilder<Guarded> {
-        self.settings.tokens.allow_anonymous();
+        self.settings.shared.tokens.allow_anonymous();
         self.guarded()
     }
 
@@ -109,43 +97,43 @@ impl<G> WsRunnersBuilder<G> {
 
     /// How long a connection may take to register. Default: 10 s, as the control protocol has it.
     pub fn register_timeout(mut self, limit: Duration) -> Self {
-        self.settings.register_timeout = limit;
+        self.settings.shared.register_timeout = limit;
         self
     }
 
     /// How long a runner may be silent before it is taken out. Default: 90 s, three of its heartbeats.
     pub fn heartbeat_timeout(mut self, limit: Duration) -> Self {
-        self.settings.heartbeat_timeout = limit;
+        self.settings.shared.heartbeat_timeout = limit;
         self
     }
 
     /// How often a runner is asked whether it is there; at least 1 ms. Default: 30 s.
     pub fn ping_interval(mut self, interval: Duration) -> Self {
-        self.settings.ping_interval = interval.max(Duration::from_millis(1));
+        self.settings.shared.ping_interval = interval;
         self
     }
 
     /// How long a runner may take to load or unload a model. Default: 300 s.
     pub fn command_timeout(mut self, limit: Duration) -> Self {
-        self.settings.command_timeout = limit;
+        self.settings.shared.command_timeout = limit;
         self
     }
 
     /// How long a runner may take to say how it is when asked. Default: 10 s.
     pub fn status_timeout(mut self, limit: Duration) -> Self {
-        self.settings.status_timeout = limit;
+        self.settings.shared.status_timeout = limit;
         self
     }
 
     /// The most connections at once; more are answered with 503. Default: 10,000.
     pub fn max_runners(mut self, max: usize) -> Self {
-        self.settings.max_runners = max.min(tokio::sync::Semaphore::MAX_PERMITS);
+        self.settings.shared.max_runners = max;
         self
     }
 
     /// How many of them may not have registered yet; more are answered with 503. Default: 1024.
     pub fn max_unregistered(mut self, max: usize) -> Self {
-        self.settings.max_unregistered = max.min(tokio::sync::Semaphore::MAX_PERMITS);
+        self.settings.shared.max_unregistered = max;
         self
     }
 

@@ -1,63 +1,113 @@
-//! The link to a runner that dialled in.
+//! A registered connection.
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use gateway_core::{
-    CancellationToken, Command, CommandReply, LinkDescription, LinkError, LinkRequest, LinkResponse,
-    RunnerLink,
-};
+use gateway_core::{CancellationToken, ReportedLoad};
+use gateway_dial_in::gateway::{Connection, End, Voice};
+use gateway_dial_in::{FromGateway, FromRunner, Order, Unsaid};
+use tokio::task::JoinSet;
 
-use super::commands::Commands;
-use crate::dial_back::DialBackLink;
-use crate::tunnel::TunnelLink;
+use crate::protocol::{GatewayMessage, RunnerMessage, RunnerStatus};
+use crate::socket::{Control, ControlSender, SendError, SocketError};
 
-/// Requests go one of two ways, commands through the control protocol.
-pub(super) struct RunnerConnection {
-    pub(super) way: Way,
-    pub(super) commands: Arc<Commands>,
-    /// Cancelled: the connection is to end.
+/// A WebSocket whose runner is in.
+pub(super) struct WsConnection {
+    pub(super) control: Control,
+    /// The task that owns the socket: cut when this is dropped.
+    pub(super) driving: JoinSet<Result<(), SocketError>>,
+    /// The runner counts its requests in its capabilities: it has said so with a figure above zero, so that
+    /// from then on zero means zero.
+    pub(super) counts_requests: bool,
+    /// Cancelled: the tunnel is to end.
     pub(super) close: CancellationToken,
 }
 
-/// How requests reach the runner.
-pub(super) enum Way {
-    Tunnel(TunnelLink),
-    DialBack(DialBackLink),
-}
-
-impl Way {
-    fn link(&self) -> &dyn RunnerLink {
-        match self {
-            Self::Tunnel(link) => link,
-            Self::DialBack(link) => link,
+impl WsConnection {
+    fn understand(&mut self, text: &str) -> FromRunner {
+        match RunnerMessage::parse(text) {
+            Ok(RunnerMessage::Heartbeat(status)) => FromRunner::Heartbeat(self.noted(&status)),
+            Ok(RunnerMessage::StatusUpdate(status)) => FromRunner::Status(self.noted(&status)),
+            Ok(RunnerMessage::CommandResponse(response)) => {
+                let mut reply = response.reply();
+                reply.status = response.status.as_ref().map(|status| self.noted(status));
+                FromRunner::Reply { request_id: response.request_id, reply }
+            }
+            Ok(RunnerMessage::Register(register)) => {
+                tracing::debug!(runner = register.runner_id, "a runner registers twice on one connection");
+                FromRunner::Alive
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a message from a runner is not understood");
+                FromRunner::Alive
+            }
         }
+    }
+
+    fn noted(&mut self, status: &RunnerStatus) -> gateway_core::RunnerStatus {
+        let mut core = status.to_core();
+        let active = status.active_requests();
+        self.counts_requests |= active.is_some_and(|active| active > 0);
+        if core.load.is_none() && self.counts_requests && active.is_some() {
+            core.load = Some(ReportedLoad { active: 0, queued: 0 });
+        }
+        core
     }
 }
 
 #[async_trait]
-impl RunnerLink for RunnerConnection {
-    fn describe(&self) -> LinkDescription {
-        self.way.link().describe()
+impl Connection for WsConnection {
+    async fn hear(&mut self) -> Option<FromRunner> {
+        let text = tokio::select! {
+            biased;
+            text = self.control.recv() => text?,
+            _ = self.driving.join_next() => return None,
+        };
+        Some(self.understand(&text))
     }
 
-    async fn send(&self, request: LinkRequest) -> Result<LinkResponse, LinkError> {
-        if self.close.is_cancelled() {
-            return Err(LinkError::not_sent("the runner's connection is closed"));
-        }
-        self.way.link().send(request).await
+    fn voice(&self) -> Arc<dyn Voice> {
+        Arc::new(self.control.sender().clone())
     }
 
-    fn can_upgrade(&self) -> bool {
-        self.way.link().can_upgrade()
-    }
-
-    async fn command(&self, command: Command) -> Result<CommandReply, LinkError> {
-        self.commands.run(command).await
-    }
-
-    fn close(&self) {
+    async fn close(&mut self, _: End) {
         self.close.cancel();
-        self.way.link().close();
+        if self.control.sender().close().is_ok() {
+            self.driving.join_next().await;
+        }
+    }
+}
+
+impl Voice for ControlSender {
+    fn say(&self, word: FromGateway) -> Result<(), Unsaid> {
+        let message = match word {
+            FromGateway::Command { request_id, order: Order::Load(model_id) } => {
+                GatewayMessage::LoadModel { model_id, request_id }
+            }
+            FromGateway::Command { request_id, order: Order::Unload(model_id) } => {
+                GatewayMessage::UnloadModel { model_id, request_id }
+            }
+            FromGateway::Command { request_id, order: Order::Status } => {
+                GatewayMessage::RequestStatus { request_id }
+            }
+            FromGateway::Ping => {
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                GatewayMessage::Ping { timestamp: i64::try_from(now.as_secs()).unwrap_or(i64::MAX) }
+            }
+            FromGateway::Error { code, message } => GatewayMessage::Error { code, message },
+            FromGateway::Alive => return Ok(()),
+        };
+        Ok(self.send(message.to_text())?)
+    }
+}
+
+impl From<SendError> for Unsaid {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::TooSlow => Self::TooSlow,
+            SendError::Ended => Self::Ended,
+            SendError::TooLong(len) => Self::TooLong(len),
+        }
     }
 }

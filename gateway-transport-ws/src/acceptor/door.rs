@@ -7,14 +7,16 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use gateway_core::{Door, PeerAddr};
+use gateway_dial_in::gateway::NoRoom;
 use http::{HeaderValue, Request, Response, StatusCode, header, request};
 use http_body_util::Full;
 use hyper::upgrade::OnUpgrade;
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite;
 use tungstenite::error::ProtocolError;
 
 use super::Shared;
-use super::session::{Arrival, session};
+use super::arrival::arrive;
 
 /// The door of [`WsRunners`](super::WsRunners), as a service for any host that can upgrade. Cheap to clone.
 ///
@@ -32,25 +34,22 @@ impl WsAcceptor {
 
     fn open(&self, mut head: request::Parts) -> Result<Response<Bytes>, Closed> {
         let shared = &self.shared;
-        if shared.stop.is_cancelled() || shared.registry.get().is_none() {
-            return Err(Closed::NOT_RUNNING);
-        }
+        shared.lobby.is_open()?;
         let upgrade = head.extensions.remove::<OnUpgrade>();
         let peer = head.extensions.get::<PeerAddr>().map(|peer| peer.0);
         let handshake = tungstenite::handshake::server::create_response(&Request::from_parts(head, ()))
             .map_err(|error| Closed::from_handshake(&error))?;
         let upgrade = upgrade.ok_or(Closed::NO_UPGRADE)?;
-        let place = shared.places.clone().try_acquire_owned().map_err(|_| Closed::FULL)?;
-        let newcomer = shared.newcomers.clone().try_acquire_owned().map_err(|_| Closed::FULL)?;
-        let arrival = Arrival { upgrade, peer, place, newcomer };
-        shared.sessions.spawn(session(shared.clone(), arrival));
+        let visit = shared.lobby.enter()?;
+        let deadline = Instant::now() + visit.settings().register_timeout;
+        visit.receive(arrive(shared.clone(), upgrade, peer, deadline));
         Ok(handshake.map(|()| Bytes::new()))
     }
 }
 
 impl Door for WsAcceptor {
     fn path(&self) -> &str {
-        &self.shared.settings.path
+        &self.shared.path
     }
 
     fn knock(&self, request: request::Parts) -> Response<Bytes> {
@@ -76,6 +75,15 @@ impl<B> tower_service::Service<Request<B>> for WsAcceptor {
 struct Closed {
     status: StatusCode,
     why: &'static str,
+}
+
+impl From<NoRoom> for Closed {
+    fn from(why: NoRoom) -> Self {
+        match why {
+            NoRoom::NotRunning => Self::NOT_RUNNING,
+            NoRoom::Full => Self::FULL,
+        }
+    }
 }
 
 impl Closed {

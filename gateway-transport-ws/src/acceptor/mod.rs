@@ -1,20 +1,17 @@
 //! The gateway's side: the door where runners dial in, and what becomes of them.
 
-mod auth;
+mod arrival;
 mod builder;
-mod commands;
 mod connection;
 mod door;
 mod registration;
-mod session;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use gateway_core::{CancellationToken, Door, Registry, RunnerSource};
-use tokio::sync::Semaphore;
+use gateway_dial_in::gateway::Lobby;
 use tokio_util::sync::DropGuard;
-use tokio_util::task::TaskTracker;
 
 pub use builder::{Guarded, Unguarded, WsRunnersBuilder};
 pub use door::WsAcceptor;
@@ -41,15 +38,9 @@ pub struct WsRunners {
 }
 
 struct Shared {
-    settings: Settings,
-    /// Set when the source begins to run.
-    registry: OnceLock<Arc<dyn Registry>>,
-    sessions: TaskTracker,
-    stop: CancellationToken,
-    /// Places for connections, registered or not.
-    places: Arc<Semaphore>,
-    /// Places for those that have not registered yet.
-    newcomers: Arc<Semaphore>,
+    path: String,
+    max_streams: u32,
+    lobby: Arc<Lobby>,
 }
 
 impl WsRunners {
@@ -59,16 +50,10 @@ impl WsRunners {
     }
 
     fn new(settings: Settings) -> Self {
-        let stop = CancellationToken::new();
-        let shared = Shared {
-            registry: OnceLock::new(),
-            sessions: TaskTracker::new(),
-            places: Arc::new(Semaphore::new(settings.max_runners)),
-            newcomers: Arc::new(Semaphore::new(settings.max_unregistered)),
-            stop: stop.clone(),
-            settings,
-        };
-        Self { shared: Arc::new(shared), _ends: stop.drop_guard() }
+        let Settings { shared, path, max_streams } = settings;
+        let lobby = Arc::new(Lobby::new(shared));
+        let stop = lobby.stop().clone();
+        Self { shared: Arc::new(Shared { path, max_streams, lobby }), _ends: stop.drop_guard() }
     }
 
     /// The door as a service of its own, for hosts that route to it by themselves. It lets runners in as
@@ -85,11 +70,6 @@ impl RunnerSource for WsRunners {
     }
 
     async fn run(self: Box<Self>, registry: Arc<dyn Registry>, stop: CancellationToken) {
-        // Runs once: it is consumed.
-        let _ = self.shared.registry.set(registry);
-        stop.cancelled().await;
-        self.shared.stop.cancel();
-        self.shared.sessions.close();
-        self.shared.sessions.wait().await;
+        self.shared.lobby.run(registry, stop).await;
     }
 }

@@ -4,43 +4,16 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use gateway_core::RunnerSpec;
+use gateway_dial_in::gateway::{Refusal, Tokens};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::auth::Tokens;
 use crate::protocol::{GatewayMessage, PROTOCOL_VERSION, Register, RunnerMessage};
 
 /// How long a peer that is refused has to take its error and the close frame.
 const GOODBYE: Duration = Duration::from_secs(2);
-
-/// Why a connection is not let in.
-#[derive(Debug)]
-pub(super) enum Refusal {
-    /// It went by itself.
-    Gone,
-    /// It is told why.
-    Told { code: &'static str, message: String },
-}
-
-impl Refusal {
-    pub(super) fn timeout() -> Self {
-        Self::told("TIMEOUT", "Registration timeout")
-    }
-
-    pub(super) fn protocol(message: impl Into<String>) -> Self {
-        Self::told("PROTOCOL_ERROR", message)
-    }
-
-    fn auth(message: impl Into<String>) -> Self {
-        Self::told("AUTH_FAILED", message)
-    }
-
-    fn told(code: &'static str, message: impl Into<String>) -> Self {
-        Self::Told { code, message: message.into() }
-    }
-}
 
 /// Waits for the registration and checks it, in the order that the protocol names.
 pub(super) async fn register<S>(

@@ -1,91 +1,111 @@
-//! Keeps one gateway connected: dials, and dials again.
+//! From an address to a gateway that has let the runner in.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout};
+use async_trait::async_trait;
+use gateway_core::RunnerLink;
+use gateway_dial_in::agent::{
+    Connector, Dialled, Failed, Gateway, GatewayStream, Introduction, Refusal, Registered,
+};
+use tokio_tungstenite::{WebSocketStream, client_async_with_config, tungstenite};
 
-use super::Shared;
-use super::backoff::Waits;
-use super::connection::{self, End};
 use super::endpoint::Endpoint;
-use super::failed::Failed;
-use super::phase::{Phase, PhaseWatch};
-use super::report::Reports;
+use super::uplink::WsUplink;
+use crate::protocol::{GatewayMessage, Register, RunnerMessage, RunnerStatus, TunnelGrant};
+use crate::protocol::{TUNNEL_VERSION, TunnelRequest};
+use crate::socket::{Control, split, websocket_config};
+use crate::tunnel;
 
-/// Runs until the agent drains; then until its connection, if it has one, is closed.
-pub(super) async fn keep(endpoint: Endpoint, shared: Arc<Shared>, reports: Reports, mut phase: PhaseWatch) {
-    let mut waits = Waits::new(shared.settings.backoff);
-    loop {
-        let wait = match once(&endpoint, &shared, reports.clone(), phase.clone()).await {
-            Ok(()) => return,
-            Err(lost) => lost.note(&endpoint, &shared, &mut waits),
-        };
-        tokio::select! {
+#[async_trait]
+impl Gateway for Endpoint {
+    async fn dial(&self, connector: &dyn Connector) -> Result<Box<dyn Dialled>, Failed> {
+        let stream = connector.connect(self.host(), self.port()).await.map_err(Failed::Connect)?;
+        let opened = client_async_with_config(self.uri(), stream, Some(websocket_config())).await;
+        let (socket, _) = opened.map_err(handshake_failed)?;
+        Ok(Box::new(Opened { socket }))
+    }
+}
+
+fn handshake_failed(error: tungstenite::Error) -> Failed {
+    let refused = match &error {
+        tungstenite::Error::Http(response) => {
+            // Too early, too many, too slow: these pass.
+            let status = response.status();
+            status.is_client_error() && !matches!(status.as_u16(), 408 | 425 | 429)
+        }
+        _ => false,
+    };
+    let (problem, advice) = ("no WebSocket is spoken there", "is the path right?");
+    Failed::Handshake { problem, advice, refused, source: Box::new(error) }
+}
+
+/// A WebSocket on which nothing was said yet.
+struct Opened {
+    socket: WebSocketStream<Box<dyn GatewayStream>>,
+}
+
+#[async_trait]
+impl Dialled for Opened {
+    async fn register(
+        self: Box<Self>,
+        introduction: Introduction<'_>,
+        gate: Arc<dyn RunnerLink>,
+    ) -> Result<Registered, Failed> {
+        let (mut control, io, mut driver) = split(self.socket);
+        let max_streams = introduction.streams(tunnel::MAX_STREAMS);
+        let asked = introduction.tunnel.then_some(TunnelRequest { version: TUNNEL_VERSION, max_streams });
+        let Introduction { spec, token, status, engine_type, http_port, .. } = introduction;
+        let status = RunnerStatus::from_core(status, engine_type);
+        let register = Register::new(spec, token, http_port, asked, status);
+        let register = RunnerMessage::Register(Box::new(register));
+        control.sender().send(register.to_text()).map_err(|error| Failed::Deaf(error.into()))?;
+        let granted = tokio::select! {
             biased;
-            _ = phase.reached(Phase::Draining) => return,
-            () = sleep(wait) => {}
-        }
-    }
-}
-
-/// A connection that came to nothing, or to an end that was not asked for.
-struct Lost {
-    failed: Failed,
-    /// How long it was registered.
-    lived: Option<Duration>,
-}
-
-impl Lost {
-    /// Says what happened, and how long to wait.
-    fn note(&self, endpoint: &Endpoint, shared: &Shared, waits: &mut Waits) -> Duration {
-        let Self { failed, lived } = self;
-        // A gateway that lets runners in and throws them out at once must not be dialled at full pace.
-        if lived.is_some_and(|lived| lived >= shared.settings.backoff.max()) {
-            waits.reset();
-        }
-        let wait = if failed.is_refusal() { waits.next_after_refusal() } else { waits.next() };
-        tracing::warn!(
-            runner = %shared.spec.id,
-            gateway = %endpoint,
-            error = %failed,
-            wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
-            "not connected to the gateway; dialling again after the wait"
-        );
-        wait
-    }
-}
-
-/// One connection from dialling to its end. `Ok` if it ended because the agent does.
-async fn once(
-    endpoint: &Endpoint,
-    shared: &Arc<Shared>,
-    mut reports: Reports,
-    mut phase: PhaseWatch,
-) -> Result<(), Lost> {
-    let register = async {
-        // Asked before this runner is known to anyone, so that it is not first told without models.
-        reports.first().await;
-        let opened = async {
-            let connected = shared.settings.connector.connect(endpoint.host(), endpoint.port()).await;
-            connection::open(connected.map_err(Failed::Connect)?, endpoint).await
+            answer = answer_to_register(&mut control) => answer?,
+            ended = &mut driver => {
+                // Why the gateway closes the connection is said just before.
+                return Err(match answer_to_register(&mut control).await {
+                    Err(refused @ Failed::Refused(_)) => refused,
+                    _ => ended.map_or_else(|error| Failed::Broken(Box::new(error)), |()| Failed::Closed),
+                });
+            }
         };
-        let socket = timeout(shared.settings.connect_timeout, opened)
-            .await
-            .map_err(|_| Failed::TimedOut("connecting took too long; is the address right?"))??;
-        connection::register(socket, shared, &mut reports).await
-    };
-    let registered = tokio::select! {
-        biased;
-        _ = phase.reached(Phase::Draining) => return Ok(()),
-        registered = register => registered.map_err(|failed| Lost { failed, lived: None })?,
-    };
-    tracing::info!(
-        runner = %shared.spec.id, gateway = %endpoint, tunnel = registered.has_tunnel(), "registered"
-    );
-    let since = Instant::now();
-    match registered.serve(shared, reports, phase).await {
-        End::Stopped => Ok(()),
-        End::Lost(failed) => Err(Lost { failed, lived: Some(since.elapsed()) }),
+        let granted = granted.filter(|grant| asked.is_some() && grant.version == TUNNEL_VERSION);
+        let uplink = WsUplink::start(control, io, driver, granted, gate, engine_type.to_owned());
+        Ok(Registered {
+            carries_requests: granted.is_some(),
+            uplink: Box::new(uplink),
+            heartbeat_interval: None,
+        })
+    }
+}
+
+async fn answer_to_register(control: &mut Control) -> Result<Option<TunnelGrant>, Failed> {
+    while let Some(text) = control.recv().await {
+        match GatewayMessage::parse(&text) {
+            Ok(GatewayMessage::RegisterAck { tunnel, .. }) => return Ok(tunnel),
+            Ok(GatewayMessage::Error { code, message }) => {
+                return Err(Failed::Refused(Refusal::new(&code, &message)));
+            }
+            // Nothing else can be meant for a runner that is not yet in.
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%error, "a message from the gateway is not understood"),
+        }
+    }
+    Err(Failed::Closed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_people_must_mend_is_a_refusal() {
+        let answered = |status: u16| {
+            let mut response = http::Response::new(None);
+            *response.status_mut() = http::StatusCode::from_u16(status).unwrap();
+            handshake_failed(tungstenite::Error::Http(Box::new(response))).is_refusal()
+        };
+        assert!(answered(401) && answered(404) && !answered(503) && !answered(429));
     }
 }

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use http::Uri;
 
+use gateway_dial_in::agent::BadAddress;
+
 use crate::protocol::DEFAULT_PATH;
 
 /// A gateway's address, checked.
@@ -15,24 +17,17 @@ pub(super) struct Endpoint {
     path_and_query: String,
 }
 
-/// What is wrong with a gateway's address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum BadEndpoint {
-    Tls,
-    Problem(&'static str),
-}
-
 impl Endpoint {
     /// Reads `ws://host[:port][/path]`; `http://` means the same.
-    pub(super) fn parse(url: &str) -> Result<Self, BadEndpoint> {
-        use BadEndpoint::Problem;
+    pub(super) fn parse(url: &str) -> Result<Self, BadAddress> {
+        use BadAddress::{NotMine, Problem};
         let uri = Uri::from_str(url.trim())
-            .map_err(|_| Problem("it is not a URL; write it as ws://host:port/ws/runners"))?;
+            .map_err(|_| NotMine("it is not a URL; write it as ws://host:port/ws/runners"))?;
         match uri.scheme_str() {
             Some("ws" | "http") => {}
-            Some("wss" | "https") => return Err(BadEndpoint::Tls),
-            Some(_) => return Err(Problem("its scheme is unknown; write ws://")),
-            None => return Err(Problem("it has no scheme; write ws:// in front")),
+            Some("wss" | "https") => return Err(BadAddress::Tls),
+            Some(_) => return Err(NotMine("its scheme is unknown; write ws://")),
+            None => return Err(NotMine("it has no scheme; write ws:// in front")),
         }
         let authority = uri.authority().ok_or(Problem("it names no host"))?;
         if authority.as_str().contains('@') {
@@ -122,11 +117,12 @@ mod tests {
 
     #[test]
     fn what_cannot_be_dialled_is_refused() {
-        assert_eq!(Endpoint::parse("wss://gw"), Err(BadEndpoint::Tls));
-        assert_eq!(Endpoint::parse("https://gw"), Err(BadEndpoint::Tls));
+        assert_eq!(Endpoint::parse("wss://gw"), Err(BadAddress::Tls));
+        assert_eq!(Endpoint::parse("https://gw"), Err(BadAddress::Tls));
         for url in ["", "gw:8080", "gw", "ftp://gw", "ws://", "ws://user:pw@gw", "ws://gw:0", "ws://gw:99999"]
         {
-            assert!(matches!(Endpoint::parse(url), Err(BadEndpoint::Problem(_))), "{url:?}");
+            let bad = Endpoint::parse(url);
+            assert!(matches!(bad, Err(BadAddress::Problem(_) | BadAddress::NotMine(_))), "{url:?}");
         }
     }
 

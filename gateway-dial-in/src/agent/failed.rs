@@ -3,32 +3,48 @@
 use std::fmt;
 use std::io;
 
-use tokio_tungstenite::tungstenite;
+use gateway_core::BoxError;
 
-use crate::socket::{SendError, SocketError};
+use crate::Unsaid;
 
-/// For logs only: every one of these ends in another try.
+/// Why there is no connection to a gateway. For logs only: every one of these ends in another try.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Failed {
+pub enum Failed {
+    /// No byte stream could be made.
     #[error("cannot connect: {0}")]
     Connect(#[source] io::Error),
-    #[error("no WebSocket is spoken there: {0}; is the path right?")]
-    Handshake(#[source] Box<tungstenite::Error>),
+    /// Whoever is there does not speak the transport's protocol, or not to us.
+    #[error("{problem}: {source}; {advice}")]
+    Handshake {
+        /// What went wrong, such as "no WebSocket is spoken there".
+        problem: &'static str,
+        /// What to look at.
+        advice: &'static str,
+        /// Whether people have to mend it, so that trying again soon is pointless.
+        refused: bool,
+        /// What lies behind it.
+        source: BoxError,
+    },
+    /// It took too long.
     #[error("{0}")]
     TimedOut(&'static str),
+    /// The gateway does not want this runner, and said why.
     #[error("the gateway refused this runner: {0}")]
     Refused(Refusal),
+    /// The gateway closed the connection in good order.
     #[error("the gateway closed the connection")]
     Closed,
+    /// The connection broke.
     #[error("the connection broke: {0}")]
-    Broken(#[source] SocketError),
+    Broken(#[source] BoxError),
+    /// The gateway cannot be told anything.
     #[error("the gateway cannot be told anything: {0}")]
-    Deaf(#[from] SendError),
+    Deaf(#[from] Unsaid),
 }
 
-/// What a gateway said in an `error` message.
+/// What a gateway said was wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub struct Refusal {
     code: String,
     message: String,
 }
@@ -37,7 +53,8 @@ impl Refusal {
     /// Longest part of a gateway's words that is repeated in logs, in characters.
     const LONGEST: usize = 200;
 
-    pub(super) fn new(code: &str, message: &str) -> Self {
+    /// Keeps the first 200 characters of each.
+    pub fn new(code: &str, message: &str) -> Self {
         let cut = |text: &str| text.chars().take(Self::LONGEST).collect();
         Self { code: cut(code), message: cut(message) }
     }
@@ -52,18 +69,11 @@ impl fmt::Display for Refusal {
 
 impl Failed {
     /// Whether trying again soon is pointless, because people have to mend something first.
-    pub(super) fn is_refusal(&self) -> bool {
+    pub fn is_refusal(&self) -> bool {
         match self {
             // A gateway says this of a runner that was too slow, which may be better next time.
-            Self::Refused(refusal) => refusal.code != "TIMEOUT",
-            Self::Handshake(error) => match &**error {
-                tungstenite::Error::Http(response) => {
-                    // Too early, too many, too slow: these pass.
-                    let status = response.status();
-                    status.is_client_error() && !matches!(status.as_u16(), 408 | 425 | 429)
-                }
-                _ => false,
-            },
+            Self::Refused(refusal) => refusal.code != crate::gateway::Refusal::TIMEOUT,
+            Self::Handshake { refused, .. } => *refused,
             _ => false,
         }
     }
@@ -77,12 +87,11 @@ mod tests {
     fn only_what_people_must_mend_is_a_refusal() {
         let refused = |code| Failed::Refused(Refusal::new(code, "")).is_refusal();
         assert!(refused("AUTH_FAILED") && refused("PARSE_ERROR") && !refused("TIMEOUT"));
-        let answered = |status: u16| {
-            let mut response = http::Response::new(None);
-            *response.status_mut() = http::StatusCode::from_u16(status).unwrap();
-            Failed::Handshake(Box::new(tungstenite::Error::Http(Box::new(response)))).is_refusal()
+        let answered = |refused| {
+            let (problem, advice) = ("", "");
+            Failed::Handshake { problem, advice, refused, source: "".into() }.is_refusal()
         };
-        assert!(answered(401) && answered(404) && !answered(503) && !answered(429));
+        assert!(answered(true) && !answered(false));
         assert!(!Failed::Closed.is_refusal());
     }
 

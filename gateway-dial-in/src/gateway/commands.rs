@@ -1,22 +1,22 @@
 //! Commands on their way to a runner, and who waits for their answers.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use gateway_core::{Command, CommandReply, LinkError};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::protocol::GatewayMessage;
-use crate::socket::ControlSender;
+use super::Voice;
+use crate::{FromGateway, Order};
 
 /// The most commands that wait for one runner's answer.
 const MAX_PENDING: usize = 64;
 
 /// The commands of one connection.
 pub(super) struct Commands {
-    control: ControlSender,
+    voice: Arc<dyn Voice>,
     /// `None` once the connection has ended: who waits then learns that at once.
     pending: Mutex<Option<HashMap<String, oneshot::Sender<CommandReply>>>>,
     /// For loading and unloading.
@@ -26,8 +26,8 @@ pub(super) struct Commands {
 }
 
 impl Commands {
-    pub(super) fn new(control: ControlSender, command_timeout: Duration, status_timeout: Duration) -> Self {
-        Self { control, pending: Mutex::new(Some(HashMap::new())), command_timeout, status_timeout }
+    pub(super) fn new(voice: Arc<dyn Voice>, command_timeout: Duration, status_timeout: Duration) -> Self {
+        Self { voice, pending: Mutex::new(Some(HashMap::new())), command_timeout, status_timeout }
     }
 
     /// Sends a command and waits for its answer. Dropping the future forgets the answer; the runner still
@@ -39,8 +39,8 @@ impl Commands {
             Command::Status => self.status_timeout,
         };
         let (waiting, reply) = self.enter(request_id)?;
-        let message = message(&command, waiting.request_id.clone());
-        if let Err(error) = self.control.send(message.to_text()) {
+        let word = FromGateway::Command { request_id: waiting.request_id.clone(), order: order(&command) };
+        if let Err(error) = self.voice.say(word) {
             return Err(LinkError::not_sent("the command could not be sent").because(error));
         }
         match timeout(limit, reply).await {
@@ -83,15 +83,11 @@ impl Commands {
     }
 }
 
-fn message(command: &Command, request_id: String) -> GatewayMessage {
+fn order(command: &Command) -> Order {
     match command {
-        Command::LoadModel(model) => {
-            GatewayMessage::LoadModel { model_id: model.as_str().to_owned(), request_id }
-        }
-        Command::UnloadModel(model) => {
-            GatewayMessage::UnloadModel { model_id: model.as_str().to_owned(), request_id }
-        }
-        Command::Status => GatewayMessage::RequestStatus { request_id },
+        Command::LoadModel(model) => Order::Load(model.as_str().to_owned()),
+        Command::UnloadModel(model) => Order::Unload(model.as_str().to_owned()),
+        Command::Status => Order::Status,
     }
 }
 

@@ -11,11 +11,11 @@ use std::time::Duration;
 ///
 /// ```
 /// use std::time::Duration;
-/// use gateway_transport_ws::agent::Backoff;
+/// use gateway_dial_in::agent::Backoff;
 /// let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5))?;
 /// assert_eq!(backoff.max(), Duration::from_secs(5));
 /// assert!(Backoff::new(Duration::ZERO, Duration::from_secs(5)).is_err());
-/// # Ok::<(), gateway_transport_ws::agent::InvalidBackoff>(())
+/// # Ok::<(), gateway_dial_in::agent::InvalidBackoff>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {

@@ -18,7 +18,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> GatewayStream for T {}
 /// through TLS, a proxy or a Unix socket.
 ///
 /// ```
-/// use gateway_transport_ws::agent::{Connector, GatewayStream};
+/// use gateway_dial_in::agent::{Connector, GatewayStream};
 ///
 /// struct ThroughSocket;
 ///

@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use super::Shared;
 use super::report::Reports;
+use crate::Order;
 
 /// Most commands that one gateway may have under way; further ones are answered with an error at once.
 pub(super) const MAX_COMMANDS: usize = 16;
@@ -24,14 +25,6 @@ pub(super) struct Commands {
 pub(super) struct Done {
     pub(super) request_id: String,
     pub(super) result: Result<(), String>,
-}
-
-/// What a command asks for, in the words of the wire.
-#[derive(Debug)]
-pub(super) enum Order {
-    Load(String),
-    Unload(String),
-    Status,
 }
 
 impl Commands {

@@ -18,27 +18,30 @@ impl Hash {
 
 /// The tokens that let runners in. Without any, nobody comes in.
 #[derive(Default)]
-pub(super) struct Tokens {
+pub struct Tokens {
     shared: Option<Hash>,
     own: HashMap<String, Option<Hash>>,
     anonymous: bool,
 }
 
 impl Tokens {
-    pub(super) fn share(&mut self, token: &str) {
+    /// One for every runner that has none of its own. An empty one lets nobody in.
+    pub fn share(&mut self, token: &str) {
         self.shared = hash(token);
     }
 
-    pub(super) fn own(&mut self, id: String, token: &str) {
+    /// One for this runner; the shared one does not let it in any more. An empty one lets it in never.
+    pub fn own(&mut self, id: String, token: &str) {
         self.own.insert(id, hash(token));
     }
 
-    pub(super) fn allow_anonymous(&mut self) {
+    /// Lets in every runner that has no token of its own, whatever token it sends.
+    pub fn allow_anonymous(&mut self) {
         self.anonymous = true;
     }
 
     /// Whether `token` lets in the runner `id`. Takes the same time whatever the token is.
-    pub(super) fn admit(&self, id: &str, token: &str) -> bool {
+    pub fn admit(&self, id: &str, token: &str) -> bool {
         let own = self.own.get(id);
         let expected = own.copied().unwrap_or(self.shared);
         let equal = Hash::of(token).0.ct_eq(&expected.unwrap_or(Hash([0; 32])).0);

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use gateway_core::{RunnerLink, RunnerSpec};
 
-use super::endpoint::{BadEndpoint, Endpoint};
-use super::{Agent, Backoff, Connector, TcpConnector};
+use super::{Agent, Backoff, BadAddress, Connector, Gateway, TcpConnector, Transport};
 
 /// How an agent behaves; what the builder's methods of the same names say.
 pub(super) struct Settings {
@@ -28,6 +27,7 @@ pub(super) struct Settings {
 /// Puts an [`Agent`] together; see there for an example.
 #[must_use]
 pub struct AgentBuilder {
+    transports: Vec<Arc<dyn Transport>>,
     gateways: Vec<String>,
     spec: Option<RunnerSpec>,
     engine: Option<Arc<dyn RunnerLink>>,
@@ -39,7 +39,7 @@ pub struct AgentBuilder {
 #[non_exhaustive]
 pub enum InvalidAgent {
     /// No gateway was named.
-    #[error("no gateway to dial; name at least one with `gateway(\"ws://host:port/ws/runners\")`")]
+    #[error("no gateway to dial; name at least one with `gateway(..)`, such as ws://host:port/ws/runners")]
     NoGateway,
     /// More gateways than one agent dials.
     #[error("{0} gateways are more than the {max} that one agent dials", max = AgentBuilder::MAX_GATEWAYS)]
@@ -55,7 +55,7 @@ pub enum InvalidAgent {
     /// A gateway is to be dialled over TLS.
     #[error(
         "the gateway address {url:?} asks for TLS, which is behind the feature `tls`, and that is not part of \
-         this version yet; write ws:// and give a `connector` that speaks TLS, or stay inside a private network"
+         this version yet; write ws:// or grpc:// and give a `connector` that speaks TLS, or stay inside a private network"
     )]
     Tls {
         /// The address, without credentials and query.
@@ -126,13 +126,18 @@ impl AgentBuilder {
             engine_type: Self::ENGINE_TYPE.to_owned(),
             connector: Arc::new(TcpConnector),
         };
-        Self { gateways: Vec::new(), spec: None, engine: None, settings }
+        Self { transports: Vec::new(), gateways: Vec::new(), spec: None, engine: None, settings }
     }
 
-    /// Adds a gateway to dial, such as `ws://host:8080/ws/runners`. `http://` means the same as `ws://`;
-    /// the path is `/ws/runners` if there is none, the port 80. May be called up to
-    /// [`MAX_GATEWAYS`](Self::MAX_GATEWAYS) times: the runner then serves all of them and shares its slots
-    /// between them.
+    /// Adds a way of dialling in; its addresses may then be given as [`gateway`](Self::gateway)s.
+    pub fn transport(mut self, transport: impl Transport) -> Self {
+        self.transports.push(Arc::new(transport));
+        self
+    }
+
+    /// Adds a gateway to dial, by an address of one of the [`transport`](Self::transport)s. May be called up to
+    /// [`MAX_GATEWAYS`](Self::MAX_GATEWAYS) times: the runner then serves all of them, whatever their transports,
+    /// and shares its slots between them.
     pub fn gateway(mut self, url: impl Into<String>) -> Self {
         self.gateways.push(url.into());
         self
@@ -150,15 +155,16 @@ impl AgentBuilder {
         self
     }
 
-    /// The engine behind the runner. Required. Its [`send`](RunnerLink::send) serves the tunnel; its
+    /// The engine behind the runner. Required. Its [`send`](RunnerLink::send) serves requests; its
     /// [`command`](RunnerLink::command) tells the status to report and carries out load and unload.
     pub fn engine(mut self, engine: Arc<dyn RunnerLink>) -> Self {
         self.engine = Some(engine);
         self
     }
 
-    /// Whether to ask for the tunnel (`true` unless set). Without it, and where a gateway does not know it,
-    /// the gateway dials back to [`http_port`](Self::http_port) on this machine.
+    /// Whether to ask for requests to come through the connection (`true` unless set). Without that, and where a
+    /// gateway does not know it, the gateway dials back to [`http_port`](Self::http_port) on this machine.
+    /// Transports that always carry requests take no notice.
     pub fn tunnel(mut self, tunnel: bool) -> Self {
         self.settings.tunnel = tunnel;
         self
@@ -237,8 +243,8 @@ impl AgentBuilder {
     ///
     /// What is missing or makes no sense, and what to do about it.
     pub fn build(self) -> Result<Agent, InvalidAgent> {
-        let Self { gateways, spec, engine, settings } = self;
-        let gateways = endpoints(&gateways)?;
+        let Self { transports, gateways, spec, engine, settings } = self;
+        let gateways = dialled(&transports, &gateways)?;
         let spec = spec.ok_or(InvalidAgent::NoSpec)?;
         let runner = spec.id.as_str();
         let engine = engine.ok_or_else(|| InvalidAgent::NoEngine { runner: runner.to_owned() })?;
@@ -264,25 +270,45 @@ impl AgentBuilder {
     }
 }
 
-fn endpoints(urls: &[String]) -> Result<Vec<Endpoint>, InvalidAgent> {
+fn dialled(
+    transports: &[Arc<dyn Transport>],
+    urls: &[String],
+) -> Result<Vec<Arc<dyn Gateway>>, InvalidAgent> {
     if urls.is_empty() {
         return Err(InvalidAgent::NoGateway);
     }
     if urls.len() > AgentBuilder::MAX_GATEWAYS {
         return Err(InvalidAgent::TooManyGateways(urls.len()));
     }
-    let mut endpoints = Vec::with_capacity(urls.len());
+    let mut gateways: Vec<Arc<dyn Gateway>> = Vec::with_capacity(urls.len());
     for url in urls {
-        let endpoint = Endpoint::parse(url).map_err(|bad| match bad {
-            BadEndpoint::Tls => InvalidAgent::Tls { url: without_secrets(url) },
-            BadEndpoint::Problem(problem) => InvalidAgent::Gateway { url: without_secrets(url), problem },
+        let gateway = find(transports, url).map_err(|bad| match bad {
+            BadAddress::Tls => InvalidAgent::Tls { url: without_secrets(url) },
+            BadAddress::NotMine(problem) | BadAddress::Problem(problem) => {
+                InvalidAgent::Gateway { url: without_secrets(url), problem }
+            }
         })?;
-        if endpoints.contains(&endpoint) {
-            return Err(InvalidAgent::SameGatewayTwice { url: endpoint.to_string() });
+        let name = gateway.to_string();
+        if gateways.iter().any(|known| known.to_string() == name) {
+            return Err(InvalidAgent::SameGatewayTwice { url: name });
         }
-        endpoints.push(endpoint);
+        gateways.push(gateway);
     }
-    Ok(endpoints)
+    Ok(gateways)
+}
+
+/// The transport whose address it is has the word; if it is nobody's, the first of them.
+fn find(transports: &[Arc<dyn Transport>], url: &str) -> Result<Arc<dyn Gateway>, BadAddress> {
+    let mut nobodys =
+        BadAddress::Problem("this agent has no way of dialling in; give one with `transport(..)`");
+    for (at, transport) in transports.iter().enumerate() {
+        match transport.gateway(url) {
+            Err(not_mine @ BadAddress::NotMine(_)) if at == 0 => nobodys = not_mine,
+            Err(BadAddress::NotMine(_)) => {}
+            known => return known,
+        }
+    }
+    Err(nobodys)
 }
 
 /// An address as it may stand in an error: credentials before the host and the query are left out.
