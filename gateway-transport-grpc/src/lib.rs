@@ -1,6 +1,15 @@
 //! The AiInference gRPC contract on both of its sides, and runners that dial in over gRPC.
 
+mod address;
 mod contract;
+mod link;
 pub mod proto;
+mod status;
+mod translate;
 
+pub use address::{GrpcAddress, InvalidGrpcAddress};
 pub use contract::Dialect;
+pub use link::{GrpcLink, GrpcLinkBuilder, InvalidGrpcLink, WorkerHealth};
+pub use translate::PromptTemplate;
+#[cfg(feature = "jinja")]
+pub use translate::{InvalidTemplate, JinjaTemplate};

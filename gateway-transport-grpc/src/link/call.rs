@@ -1,0 +1,171 @@
+//! One gRPC call: a request that is here as a whole, and messages that come back.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use gateway_core::{BoxError, LinkError};
+use h2::RecvStream;
+use h2::client::ResponseFuture;
+use http::{HeaderMap, StatusCode, header};
+use prost::Message;
+
+use super::connection::Place;
+use super::frames::{FrameError, Frames, PREFIX};
+use crate::status::WorkerStatus;
+
+/// What comes of a call.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Message(Bytes),
+    /// The last.
+    End(End),
+}
+
+/// How it ended.
+#[derive(Debug)]
+pub(crate) struct End {
+    pub(crate) status: WorkerStatus,
+    /// What the worker had to say besides.
+    pub(crate) trailers: HeaderMap,
+}
+
+/// Why nothing more comes of a call.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallError {
+    /// The worker saw nothing of it.
+    #[error("{0}")]
+    NotSent(h2::Error),
+    #[error("{0}")]
+    Lost(h2::Error),
+    #[error("{0}")]
+    Frame(#[from] FrameError),
+    #[error("a message cannot be read: {0}")]
+    Decode(#[from] prost::DecodeError),
+    #[error("it did not answer in gRPC (HTTP status {0})")]
+    NotGrpc(StatusCode),
+    #[error("the call ended without a status")]
+    NoStatus,
+}
+
+impl From<CallError> for LinkError {
+    fn from(error: CallError) -> Self {
+        let because = |error: LinkError, source: BoxError| error.because(source);
+        match error {
+            CallError::NotSent(source) => {
+                because(Self::not_sent("the worker takes no new calls"), source.into())
+            }
+            CallError::Lost(source) => because(Self::lost("the call broke off"), source.into()),
+            other => because(Self::lost("the worker's answer makes no sense"), Box::new(other)),
+        }
+    }
+}
+
+/// A call under way. Dropping it resets its stream, which reaches the worker at once.
+pub(crate) struct Call {
+    stage: Stage,
+    frames: Frames,
+    /// Dropped last: the stream's place is free when the stream is.
+    _place: Place,
+}
+
+enum Stage {
+    Head(ResponseFuture),
+    Messages(RecvStream),
+    Trailers(RecvStream),
+    Over,
+}
+
+impl Call {
+    pub(super) fn new(response: ResponseFuture, message_limit: usize, place: Place) -> Self {
+        Self { stage: Stage::Head(response), frames: Frames::new(message_limit), _place: place }
+    }
+
+    /// The next message, or the end. Not to be polled after that or an error.
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, CallError>> {
+        loop {
+            if let Some(message) = self.frames.next()? {
+                return Poll::Ready(Ok(Event::Message(message)));
+            }
+            match &mut self.stage {
+                Stage::Head(response) => {
+                    let (head, stream) =
+                        ready!(Pin::new(response).poll(cx)).map_err(before_head)?.into_parts();
+                    // A call without a message may end with its head.
+                    if let Some(status) = WorkerStatus::read(&head.headers) {
+                        self.stage = Stage::Over;
+                        return Poll::Ready(Ok(Event::End(End { status, trailers: head.headers })));
+                    }
+                    check(&head)?;
+                    self.stage = Stage::Messages(stream);
+                }
+                Stage::Messages(stream) => match ready!(stream.poll_data(cx)) {
+                    Some(Ok(data)) => {
+                        // Fails only for more than was received.
+                        let _ = stream.flow_control().release_capacity(data.len());
+                        self.frames.push(data);
+                    }
+                    Some(Err(error)) => return Poll::Ready(Err(CallError::Lost(error))),
+                    None => {
+                        let Stage::Messages(stream) = std::mem::replace(&mut self.stage, Stage::Over) else {
+                            continue;
+                        };
+                        self.stage = Stage::Trailers(stream);
+                    }
+                },
+                Stage::Trailers(stream) => {
+                    let trailers = ready!(stream.poll_trailers(cx)).map_err(CallError::Lost)?;
+                    self.stage = Stage::Over;
+                    self.frames.end()?;
+                    let trailers = trailers.ok_or(CallError::NoStatus)?;
+                    let status = WorkerStatus::read(&trailers).ok_or(CallError::NoStatus)?;
+                    return Poll::Ready(Ok(Event::End(End { status, trailers })));
+                }
+                Stage::Over => return Poll::Ready(Err(CallError::NoStatus)),
+            }
+        }
+    }
+
+    /// The only message of the answer. `Err` inside is the worker's own word.
+    pub(crate) async fn single<M: Message + Default>(mut self) -> Result<Result<M, WorkerStatus>, CallError> {
+        let mut answer = None;
+        loop {
+            match std::future::poll_fn(|cx| self.poll_next(cx)).await? {
+                Event::Message(message) => answer = Some(message),
+                Event::End(End { status, .. }) if !status.is_ok() => return Ok(Err(status)),
+                Event::End(_) => {
+                    let message = answer.ok_or(CallError::NoStatus)?;
+                    return Ok(Ok(M::decode(message)?));
+                }
+            }
+        }
+    }
+}
+
+/// A message with what goes in front of it.
+pub(crate) fn framed(message: &impl Message) -> Bytes {
+    let len = message.encoded_len();
+    let mut bytes = BytesMut::with_capacity(PREFIX + len);
+    bytes.put_u8(0);
+    bytes.put_u32(u32::try_from(len).unwrap_or(u32::MAX));
+    // Fails only for want of room, and a `BytesMut` grows.
+    let _ = message.encode(&mut bytes);
+    bytes.freeze()
+}
+
+/// The worker refused the stream, or went away without having looked at it: HTTP/2 promises in both cases
+/// that nothing was done. Otherwise it may have seen the request.
+fn before_head(error: h2::Error) -> CallError {
+    let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+    let unseen = error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR);
+    if refused || unseen { CallError::NotSent(error) } else { CallError::Lost(error) }
+}
+
+fn check(head: &http::response::Parts) -> Result<(), CallError> {
+    let is_grpc = head.headers.get(header::CONTENT_TYPE).is_some_and(|kind| {
+        kind.as_bytes()
+            .strip_prefix(b"application/grpc")
+            .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+    });
+    if head.status == StatusCode::OK && is_grpc { Ok(()) } else { Err(CallError::NotGrpc(head.status)) }
+}

@@ -1,0 +1,48 @@
+//! Which dialect a worker speaks: Health is asked for in one and then in the other.
+
+use gateway_core::LinkError;
+use tonic::Code;
+
+use super::call::{CallError, framed};
+use super::connection::Wire;
+use crate::contract::{Contract, Dialect, Packaged, Plain, WorkerHealthRequest};
+use crate::status::WorkerStatus;
+
+/// Why it is not known.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DetectError {
+    #[error("it knows neither {} nor {}", Packaged::SERVICE, Plain::SERVICE)]
+    Neither,
+    #[error("it does not tell ({0}); check the token")]
+    Refused(WorkerStatus),
+    #[error("{0}")]
+    Link(LinkError),
+    #[error("{0}")]
+    Call(#[from] CallError),
+}
+
+/// Asks, unless it is known.
+pub(super) async fn detect(wire: &Wire, known: Option<Dialect>) -> Result<Dialect, DetectError> {
+    if let Some(dialect) = known {
+        return Ok(dialect);
+    }
+    if knows::<Packaged>(wire).await? {
+        return Ok(Dialect::Packaged);
+    }
+    if knows::<Plain>(wire).await? { Ok(Dialect::Plain) } else { Err(DetectError::Neither) }
+}
+
+async fn knows<C: Contract>(wire: &Wire) -> Result<bool, DetectError> {
+    let question = C::HealthRequest::from(WorkerHealthRequest::default());
+    let call = wire.call(C::HEALTH, framed(&question), None).map_err(DetectError::Link)?;
+    match call.single::<C::HealthResponse>().await? {
+        Ok(_) => Ok(true),
+        Err(status) if status.code == Code::Unimplemented => Ok(false),
+        // Who is not let in does not hear whether there is such a service.
+        Err(status) if matches!(status.code, Code::Unauthenticated | Code::PermissionDenied) => {
+            Err(DetectError::Refused(status))
+        }
+        // It has the method, and trouble with it.
+        Err(_) => Ok(true),
+    }
+}
