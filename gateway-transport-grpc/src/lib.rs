@@ -4,12 +4,14 @@ mod address;
 mod contract;
 mod link;
 pub mod proto;
+mod runners;
 mod status;
 mod translate;
 
 pub use address::{GrpcAddress, InvalidGrpcAddress};
 pub use contract::Dialect;
 pub use link::{GrpcLink, GrpcLinkBuilder, InvalidGrpcLink, WorkerHealth};
+pub use runners::{GrpcRunner, GrpcRunners, InvalidGrpcRunner};
 pub use translate::PromptTemplate;
 #[cfg(feature = "jinja")]
 pub use translate::{InvalidTemplate, JinjaTemplate};

@@ -45,8 +45,8 @@ pub struct GrpcLinkBuilder {
     address: String,
     token: Option<String>,
     dialect: Option<Dialect>,
-    template: PromptTemplate,
-    adapter: String,
+    template: Option<PromptTemplate>,
+    adapter: Option<String>,
     message_limit: usize,
     max_streams: u32,
     stream_window: u32,
@@ -85,8 +85,8 @@ impl GrpcLinkBuilder {
             address: address.to_owned(),
             token: None,
             dialect: None,
-            template: PromptTemplate::default(),
-            adapter: String::new(),
+            template: None,
+            adapter: None,
             message_limit: GrpcLink::MESSAGE_LIMIT,
             max_streams: GrpcLink::MAX_STREAMS,
             stream_window: GrpcLink::STREAM_WINDOW,
@@ -110,13 +110,13 @@ impl GrpcLinkBuilder {
 
     /// How messages become a prompt. Default: [`PromptTemplate::Document`].
     pub fn template(mut self, template: PromptTemplate) -> Self {
-        self.template = template;
+        self.template = Some(template);
         self
     }
 
     /// The adapter for requests that do not name one in `adapter`. Default: none.
     pub fn adapter(mut self, adapter: impl Into<String>) -> Self {
-        self.adapter = adapter.into();
+        self.adapter = Some(adapter.into());
         self
     }
 
@@ -164,6 +164,15 @@ impl GrpcLinkBuilder {
         self
     }
 
+    /// What this one leaves open is taken from `other`.
+    pub(crate) fn or(mut self, other: &Shared) -> Self {
+        self.token = self.token.or_else(|| other.token.clone());
+        self.dialect = self.dialect.or(other.dialect);
+        self.template = self.template.or_else(|| other.template.clone());
+        self.adapter = self.adapter.or_else(|| other.adapter.clone());
+        self
+    }
+
     /// Makes the link. Connects to nothing yet.
     ///
     /// # Errors
@@ -193,8 +202,8 @@ impl GrpcLinkBuilder {
             authority,
             token,
             dialect: self.dialect,
-            template: self.template,
-            adapter: self.adapter,
+            template: self.template.unwrap_or_default(),
+            adapter: self.adapter.unwrap_or_default(),
             message_limit: self.message_limit,
             max_streams: self.max_streams,
             stream_window: self.stream_window,
@@ -205,6 +214,15 @@ impl GrpcLinkBuilder {
         });
         Ok(GrpcLink { dialler })
     }
+}
+
+/// What holds for several links.
+#[derive(Clone, Default)]
+pub(crate) struct Shared {
+    pub(crate) token: Option<String>,
+    pub(crate) dialect: Option<Dialect>,
+    pub(crate) template: Option<PromptTemplate>,
+    pub(crate) adapter: Option<String>,
 }
 
 impl fmt::Debug for GrpcLinkBuilder {

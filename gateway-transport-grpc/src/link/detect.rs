@@ -26,23 +26,22 @@ pub(super) async fn detect(wire: &Wire, known: Option<Dialect>) -> Result<Dialec
     if let Some(dialect) = known {
         return Ok(dialect);
     }
-    if knows::<Packaged>(wire).await? {
-        return Ok(Dialect::Packaged);
+    if let Some(dialect) = if_known::<Packaged>(wire).await? {
+        return Ok(dialect);
     }
-    if knows::<Plain>(wire).await? { Ok(Dialect::Plain) } else { Err(DetectError::Neither) }
+    if_known::<Plain>(wire).await?.ok_or(DetectError::Neither)
 }
 
-async fn knows<C: Contract>(wire: &Wire) -> Result<bool, DetectError> {
+async fn if_known<C: Contract>(wire: &Wire) -> Result<Option<Dialect>, DetectError> {
     let question = C::HealthRequest::from(WorkerHealthRequest::default());
     let call = wire.call(C::HEALTH, framed(&question), None).map_err(DetectError::Link)?;
     match call.single::<C::HealthResponse>().await? {
-        Ok(_) => Ok(true),
-        Err(status) if status.code == Code::Unimplemented => Ok(false),
+        Err(status) if status.code == Code::Unimplemented => Ok(None),
         // Who is not let in does not hear whether there is such a service.
         Err(status) if matches!(status.code, Code::Unauthenticated | Code::PermissionDenied) => {
             Err(DetectError::Refused(status))
         }
-        // It has the method, and trouble with it.
-        Err(_) => Ok(true),
+        // Whatever it says of its health, it has the method.
+        Ok(_) | Err(_) => Ok(Some(C::DIALECT)),
     }
 }

@@ -20,6 +20,7 @@ use gateway_core::{
     Command, CommandReply, LinkDescription, LinkError, LinkRequest, LinkResponse, RunnerLink,
 };
 
+pub(crate) use builder::Shared;
 pub use builder::{GrpcLinkBuilder, InvalidGrpcLink};
 pub use control::WorkerHealth;
 

@@ -1,9 +1,10 @@
 //! How the model is to write.
 
+use gateway_core::Feature;
 use serde_json::Value;
 
+use super::Refusal;
 use super::fields::Fields;
-use super::{Api, Refusal};
 use crate::contract::GenerationParameters;
 
 /// The contract's own defaults.
@@ -75,66 +76,47 @@ pub(super) fn stop(fields: &Fields<'_>) -> Result<Vec<String>, Refusal> {
     Ok(stops.into_iter().filter(|stop| !stop.is_empty()).collect())
 }
 
-/// Fields that change what the answer means and have no place in the contract. The last line of defence: a
-/// router that knows of them sends such requests elsewhere.
-pub(super) fn refuse_what_has_no_place(fields: &Fields<'_>, api: Api) -> Result<(), Refusal> {
-    let value = |name: &str| fields.get::<Value>(name);
-    let refuse = |name: &str, what: &str| Err(Refusal::unsupported(name, what));
-    for (name, what) in [("tools", "tools"), ("functions", "functions"), ("logit_bias", "biased tokens")] {
-        if value(name)?.is_some_and(|value| !is_empty(&value)) {
-            return refuse(name, what);
+/// Fields that change what the answer is and have no place in the contract. The last line of defence: the
+/// router sends such requests elsewhere if it can.
+pub(super) fn refuse_what_has_no_place(fields: &Fields<'_>) -> Result<(), Refusal> {
+    for feature in Feature::ALL {
+        let json = fields.raw(feature.field());
+        let asked = match feature {
+            // Read where the text is, and cut on this side.
+            Feature::Media | Feature::Embeddings | Feature::PromptList | Feature::Stop => false,
+            Feature::ManyAnswers | Feature::BestOf => {
+                fields.get::<u64>(feature.field())?.is_some_and(|many| many > 1)
+            }
+            Feature::ResponseFormat => json.is_some_and(|json| !is_plain(json)),
+            _ => json.is_some_and(says_something),
+        };
+        if asked {
+            return Err(Refusal::unsupported(feature.field(), feature.words()));
         }
     }
-    for name in ["tool_choice", "function_call"] {
-        if value(name)?.is_some_and(|value| !matches!(value.as_str(), Some("none" | "auto"))) {
-            return refuse(name, "tools");
-        }
+    if fields.get::<u64>("top_logprobs")?.is_some_and(|many| many > 0) {
+        return Err(Refusal::unsupported("top_logprobs", Feature::Logprobs.words()));
     }
-    for name in ["n", "best_of"] {
-        if value(name)?.is_some_and(|value| value != 1) {
-            return refuse(name, "several answers to one request");
-        }
+    if fields.get::<Vec<String>>("modalities")?.is_some_and(|all| all.iter().any(|one| one != "text")) {
+        return Err(Refusal::unsupported("modalities", Feature::Audio.words()));
     }
-    for name in ["frequency_penalty", "presence_penalty"] {
-        if value(name)?.is_some_and(|value| value.as_f64() != Some(0.0)) {
-            return refuse(name, "this penalty; `repetition_penalty` is what it has");
-        }
-    }
-    if value("top_logprobs")?.is_some_and(|value| value != 0) {
-        return refuse("top_logprobs", "probabilities");
-    }
-    // A yes or no in the one API, a count in the other, where 0 is one.
-    let unasked = |value: &Value| *value == Value::Bool(false);
-    if value("logprobs")?.is_some_and(|value| !unasked(&value)) {
-        return refuse("logprobs", "probabilities");
-    }
-    let is_text = |value: &Value| value.get("type").and_then(Value::as_str) == Some("text");
-    if value("response_format")?.is_some_and(|value| !is_text(&value)) {
-        return refuse("response_format", "answers in a given format");
-    }
-    if value("modalities")?.is_some_and(|value| value != serde_json::json!(["text"])) {
-        return refuse("modalities", "anything but text");
-    }
-    for (name, what) in [("audio", "audio"), ("web_search_options", "searching")] {
-        if value(name)?.is_some() {
-            return refuse(name, what);
-        }
-    }
-    if api == Api::Completion {
-        if value("echo")?.is_some_and(|value| !unasked(&value)) {
-            return refuse("echo", "repeating the prompt");
-        }
-        if value("suffix")?.is_some_and(|value| value != "") {
-            return refuse("suffix", "filling in before a given end");
-        }
+    if fields.raw("web_search_options").is_some() {
+        return Err(Refusal::unsupported("web_search_options", "searching"));
     }
     Ok(())
 }
 
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Array(all) => all.is_empty(),
-        Value::Object(all) => all.is_empty(),
-        _ => false,
-    }
+/// Libraries send fields that are empty, or say no.
+fn says_something(json: &str) -> bool {
+    let is_empty = |open, close| {
+        let inner = json.strip_prefix(open).and_then(|rest: &str| rest.strip_suffix(close));
+        inner.is_some_and(|inner| inner.trim_ascii().is_empty())
+    };
+    !matches!(json, "false" | r#""""#) && !is_empty('[', ']') && !is_empty('{', '}')
+}
+
+/// Whether a form of answers is what they have without.
+fn is_plain(json: &str) -> bool {
+    let form = serde_json::from_str::<Value>(json).unwrap_or_default();
+    form.get("type").and_then(Value::as_str) == Some("text")
 }

@@ -22,7 +22,7 @@ impl Refusal {
     /// There is no place for it in the contract.
     pub(super) fn unsupported(param: impl Into<String>, what: &str) -> Self {
         let param = param.into();
-        let message = format!("The model's runner does not support {what} (`{param}`). Leave it out.");
+        let message = format!("The model's runner cannot do {what}: leave out `{param}`.");
         Self { code: Some("unsupported_parameter"), ..Self::invalid(param, message) }
     }
 

@@ -58,7 +58,7 @@ pub(crate) fn asked(
     if model.is_empty() {
         return Err(Refusal::invalid("model", "The field `model` is missing."));
     }
-    refuse_what_has_no_place(&fields, api)?;
+    refuse_what_has_no_place(&fields)?;
     let prompt = match api {
         Api::Chat => defaults.template.render(messages::turns(&fields)?)?,
         Api::Completion => messages::prompt(&fields)?,
