@@ -1,6 +1,7 @@
 //! A worker of the contract over real sockets, whose every answer is scripted.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub(crate) mod carriage;
 mod served;
 
 use std::collections::HashMap;
