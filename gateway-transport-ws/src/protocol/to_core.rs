@@ -1,6 +1,6 @@
 //! From the wire to the gateway's own model of a runner.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use gateway_core as core;
 use gateway_core::{InvalidName, ModelId, ModelState, RunnerId, RunnerSpec};
@@ -15,6 +15,21 @@ const MAX_LABELS: usize = 64;
 /// The most models that are kept of a runner; more are dropped.
 const MAX_MODELS: usize = 4096;
 
+/// The most capabilities that are kept of a runner: one for each model. More are dropped.
+const MAX_CAPABILITIES: usize = MAX_MODELS;
+
+/// The most canonical names that one local name has; more are dropped.
+const MAX_ALIASES: usize = 64;
+
+/// The longest free text that is kept of a runner, in bytes: names, descriptions, why something failed. One message has
+/// room for a megabyte of it, and every model of an engine has the engine's error.
+const MAX_TEXT: usize = 1024;
+
+/// The text, or as much of its beginning as is kept.
+fn brief(text: &str) -> String {
+    text[..text.floor_char_boundary(MAX_TEXT)].to_owned()
+}
+
 impl Register {
     /// What the runner is, apart from its status. A runner that asked for the tunnel never has more slots
     /// than streams.
@@ -23,12 +38,12 @@ impl Register {
     pub fn spec(&self) -> Result<RunnerSpec, InvalidName> {
         let mut spec = RunnerSpec::new(RunnerId::new(&self.runner_id)?);
         if !self.runner_name.is_empty() {
-            spec.name = self.runner_name.clone();
+            spec.name = brief(&self.runner_name);
         }
-        spec.machine.description = self.machine_type.clone();
-        spec.machine.mac_address = self.mac_address.clone();
+        spec.machine.description = self.machine_type.as_deref().map(brief);
+        spec.machine.mac_address = self.mac_address.as_deref().map(brief);
         spec.labels =
-            self.labels.iter().flatten().take(MAX_LABELS).map(|(k, v)| (k.clone(), v.clone())).collect();
+            self.labels.iter().flatten().take(MAX_LABELS).map(|(k, v)| (brief(k), brief(v))).collect();
         spec = spec.slots(self.slots.unwrap_or(0));
         Ok(spec)
     }
@@ -40,7 +55,7 @@ impl CommandResponse {
         let result = if self.success {
             Ok(())
         } else {
-            Err(self.error.clone().unwrap_or_else(|| "the runner gave no reason".to_owned()))
+            Err(self.error.as_deref().map_or_else(|| "the runner gave no reason".to_owned(), brief))
         };
         core::CommandReply { result, status: self.status.as_ref().map(RunnerStatus::to_core) }
     }
@@ -52,13 +67,14 @@ impl RunnerStatus {
     /// Models are known by their canonical name: the key of `model_aliases` whose value is the name that
     /// the engine uses. Models of an engine that is not healthy have failed, whatever its list says.
     pub fn to_core(&self) -> core::RunnerStatus {
-        let mut models = Models { aliases: &self.model_aliases, list: Vec::new(), index: BTreeMap::new() };
+        let mut models = Models::new(&self.model_aliases);
         for engine in &self.engines {
+            let error = engine.error.as_deref().map(brief);
             for name in &engine.loaded_models {
                 let state = if engine.is_healthy {
                     ModelState::Loaded
                 } else {
-                    ModelState::Failed { message: engine.error.clone() }
+                    ModelState::Failed { message: error.clone() }
                 };
                 models.see(name, state);
             }
@@ -69,9 +85,10 @@ impl RunnerStatus {
             }
         }
         for engine in &self.engines {
+            let error = engine.error.as_deref().map(brief);
             for info in &engine.available_models {
                 let state = match (engine.is_healthy, info.on_demand) {
-                    (false, _) => ModelState::Failed { message: engine.error.clone() },
+                    (false, _) => ModelState::Failed { message: error.clone() },
                     (true, true) => ModelState::OnDemand,
                     (true, false) => ModelState::Available,
                 };
@@ -84,7 +101,8 @@ impl RunnerStatus {
                 });
             }
         }
-        let capabilities = self.capabilities.iter().map(|info| report(&models, info)).collect();
+        let capabilities = self.capabilities.iter().take(MAX_CAPABILITIES);
+        let capabilities = capabilities.map(|info| report(&models, info)).collect();
         core::RunnerStatus {
             health: self.health.into(),
             capabilities,
@@ -126,7 +144,7 @@ fn state_of(status: &CapabilityStatus) -> ModelState {
         CapabilityStatus::Loaded => ModelState::Loaded,
         CapabilityStatus::Unloading => ModelState::Unloading,
         CapabilityStatus::Error { message } => {
-            ModelState::Failed { message: Some(message.clone()).filter(|message| !message.is_empty()) }
+            ModelState::Failed { message: Some(brief(message)).filter(|message| !message.is_empty()) }
         }
     }
 }
@@ -134,28 +152,44 @@ fn state_of(status: &CapabilityStatus) -> ModelState {
 /// The models seen so far, each once.
 struct Models<'a> {
     aliases: &'a BTreeMap<String, String>,
+    /// The same the other way round: a message has room for tens of thousands of them, and of names to look up.
+    canonical: HashMap<&'a str, Vec<&'a str>>,
     list: Vec<core::Model>,
     index: BTreeMap<String, usize>,
+    /// What the runner called those that were seen, so that a name that stands there time and again costs little.
+    seen: HashSet<&'a str>,
 }
 
-impl Models<'_> {
+impl<'a> Models<'a> {
+    fn new(aliases: &'a BTreeMap<String, String>) -> Self {
+        let mut canonical: HashMap<&str, Vec<&str>> = HashMap::new();
+        for (id, local) in aliases {
+            let names = canonical.entry(local).or_default();
+            if names.len() < MAX_ALIASES {
+                names.push(id);
+            }
+        }
+        Self { aliases, canonical, list: Vec::new(), index: BTreeMap::new(), seen: HashSet::new() }
+    }
+
     /// The canonical and local names of what the runner calls `name`. Several aliases may stand for one
     /// local name; a runner may also use the canonical name itself.
     fn names<'n>(&'n self, name: &'n str) -> Vec<(&'n str, &'n str)> {
         if let Some(local) = self.aliases.get(name) {
             return vec![(name, local)];
         }
-        let known = self.aliases.iter().filter(|(_, local)| *local == name);
-        let mut names: Vec<_> = known.map(|(id, local)| (id.as_str(), local.as_str())).collect();
-        if names.is_empty() {
-            names.push((name, name));
+        match self.canonical.get(name) {
+            Some(ids) => ids.iter().map(|id| (*id, name)).collect(),
+            None => vec![(name, name)],
         }
-        names
     }
 
     /// Enters a model unless it was seen before: the first word on its state counts, except that one on
     /// its way out of memory is not loaded any more, and one that is coming is more than not there.
-    fn see(&mut self, name: &str, state: ModelState) {
+    fn see(&mut self, name: &'a str, state: ModelState) {
+        if !self.seen.insert(name) && state != ModelState::Unloading {
+            return;
+        }
         let names: Vec<_> =
             self.names(name).into_iter().map(|(id, local)| (id.to_owned(), local.to_owned())).collect();
         for (id, local) in names {
