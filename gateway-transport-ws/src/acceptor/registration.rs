@@ -9,8 +9,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 use crate::protocol::{GatewayMessage, PROTOCOL_VERSION, Register, RunnerMessage};
+use crate::socket::complaint;
 
 /// How long a peer that is refused has to take its error and the close frame.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -36,7 +38,13 @@ where
             },
             Some(Ok(Message::Binary(_))) => return Err(Refusal::protocol("Expected text message")),
             Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
-            Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(Refusal::Gone),
+            Some(Err(error)) => {
+                let told = |frame: CloseFrame| {
+                    Refusal::protocol(format!("The connection is broken: {}", frame.reason))
+                };
+                return Err(complaint(&error).map_or(Refusal::Gone, told));
+            }
+            Some(Ok(Message::Close(_))) | None => return Err(Refusal::Gone),
         }
     };
     let spec = check(&register, tokens)?;

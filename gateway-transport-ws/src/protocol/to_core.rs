@@ -27,7 +27,11 @@ const MAX_TEXT: usize = 1024;
 
 /// The text, or as much of its beginning as is kept.
 fn brief(text: &str) -> String {
-    text[..text.floor_char_boundary(MAX_TEXT)].to_owned()
+    let mut end = text.len().min(MAX_TEXT);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
 }
 
 impl Register {

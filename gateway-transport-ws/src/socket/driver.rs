@@ -11,6 +11,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
+use super::complaint;
 use super::control::{Ends, Outbound};
 use super::pipe::{Shared, lock};
 
@@ -80,7 +81,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 }
                 // Pings are answered below us too.
                 Some(Ok(_)) => {}
-                Some(Err(error)) => return Poll::Ready(Err(SocketError(Box::new(error)))),
+                Some(Err(error)) => {
+                    self.complain(&error, cx);
+                    return Poll::Ready(Err(SocketError(Box::new(error))));
+                }
                 None => return Poll::Ready(Ok(())),
             }
         }
@@ -122,6 +126,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.unflushed = false;
         }
         Poll::Pending
+    }
+
+    /// Tells a peer that breaks the rules which, if it takes that at once: nothing is waited for on its account.
+    fn complain(&mut self, error: &Error, cx: &mut Context<'_>) {
+        if let Some(frame) = complaint(error)
+            && let Poll::Ready(Ok(())) = Pin::new(&mut self.socket).poll_ready(cx)
+            && Pin::new(&mut self.socket).start_send(Message::Close(Some(frame))).is_ok()
+        {
+            let _ = Pin::new(&mut self.socket).poll_flush(cx);
+        }
     }
 
     /// What a user that is done has written goes out before the close frame. It is at most

@@ -30,7 +30,9 @@ use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::Error;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 
 pub use control::{Control, ControlSender, SendError};
 pub use driver::{Beside, Driver, SocketError};
@@ -63,6 +65,18 @@ pub fn websocket_config() -> WebSocketConfig {
         .max_write_buffer_size(2 * MESSAGE_BYTES)
         .max_message_size(Some(MESSAGE_BYTES))
         .max_frame_size(Some(MESSAGE_BYTES))
+}
+
+/// What a peer is told whose frames cannot be read; `None` if the connection failed otherwise. Of what it sent nothing
+/// is repeated.
+pub(crate) fn complaint(error: &Error) -> Option<CloseFrame> {
+    let (code, reason) = match error {
+        Error::Protocol(_) => (CloseCode::Protocol, "a frame breaks the rules of the WebSocket protocol"),
+        Error::Utf8(_) => (CloseCode::Invalid, "a text frame is not UTF-8"),
+        Error::Capacity(_) => (CloseCode::Size, "a message is longer than 1 MiB"),
+        _ => return None,
+    };
+    Some(CloseFrame { code, reason: reason.into() })
 }
 
 /// Takes a WebSocket apart. Nothing moves until the driver is polled.

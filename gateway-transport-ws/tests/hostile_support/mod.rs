@@ -18,6 +18,7 @@ pub fn cases(usual: u32) -> Config {
 pub fn each<S: Strategy>(usual: u32, strategy: S, mut look: impl FnMut(S::Value)) {
     let look = std::cell::RefCell::new(&mut look);
     let tried = TestRunner::new(cases(usual)).run(&strategy, |value| {
+        PANICS.store(0, Ordering::SeqCst);
         (look.borrow_mut())(value);
         Ok(())
     });
