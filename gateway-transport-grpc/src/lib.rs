@@ -5,6 +5,7 @@ mod contract;
 mod link;
 pub mod proto;
 mod runners;
+mod server;
 mod status;
 mod translate;
 
@@ -12,6 +13,9 @@ pub use address::{GrpcAddress, InvalidGrpcAddress};
 pub use contract::Dialect;
 pub use link::{GrpcLink, GrpcLinkBuilder, InvalidGrpcLink, WorkerHealth};
 pub use runners::{GrpcRunner, GrpcRunners, InvalidGrpcRunner};
+pub use server::{
+    Beside, BesideFuture, GrpcFuture, GrpcServer, GrpcServerBuilder, GrpcServerError, PromptAs,
+};
 pub use translate::PromptTemplate;
 #[cfg(feature = "jinja")]
 pub use translate::{InvalidTemplate, JinjaTemplate};

@@ -1,6 +1,7 @@
 //! What a gRPC call ended with.
 
 mod retry_info;
+pub(crate) mod to_grpc;
 pub(crate) mod to_http;
 
 use std::fmt;

@@ -1,0 +1,160 @@
+//! Failures: each has its status, and the gateway's own words.
+
+mod server_support;
+
+use std::time::Duration;
+
+use gateway_core::QueuePolicy;
+use gateway_testkit::{Fault, MockEngine, Script, Seen};
+use gateway_transport_grpc::GrpcServer;
+use gateway_transport_grpc::proto::cy_llm::ai_inference_client::AiInferenceClient;
+use gateway_transport_grpc::proto::cy_llm::{GenerationParameters, StreamPredictRequest};
+use server_support::*;
+use tonic::Code;
+use tonic_types::StatusExt;
+
+#[tokio::test]
+async fn a_wrong_token_is_unauthenticated_and_reaches_no_runner() {
+    let engine = words(&["a"]);
+    let (_gateway, server) = serve(&engine);
+    let mut client = AiInferenceClient::new(server);
+    for request in [
+        tonic::Request::new(tokio_stream::iter([asked("hi")])),
+        with_token(tokio_stream::iter([asked("hi")]), "wrong"),
+    ] {
+        let answers = client.stream_predict(request).await.unwrap().into_inner();
+        let status = all(answers).await.1.expect("a failure");
+        assert_eq!(status.code(), Code::Unauthenticated, "{status:?}");
+        assert!(!status.message().is_empty());
+    }
+    assert_eq!(engine.counts().started, 0);
+}
+
+#[tokio::test]
+async fn an_api_key_lets_in_as_well() {
+    let (_gateway, server) = serve(&words(&["a"]));
+    let mut request = tonic::Request::new(tokio_stream::iter([asked("hi")]));
+    request.metadata_mut().insert("x-api-key", CLIENT.parse().unwrap());
+    let answers = AiInferenceClient::new(server).stream_predict(request).await.unwrap().into_inner();
+    assert_eq!(text(&all(answers).await.0), "a");
+}
+
+#[tokio::test]
+async fn an_unknown_model_is_not_found() {
+    let (_gateway, server) = serve(&words(&["a"]));
+    let status = failure(&server, StreamPredictRequest { model_id: "other".into(), ..asked("hi") }).await;
+    assert_eq!(status.code(), Code::NotFound);
+    assert!(status.message().contains("`other`"), "{status:?}");
+    assert!(status.metadata().contains_key("x-request-id"));
+}
+
+#[tokio::test]
+async fn a_request_that_is_wrong_is_an_invalid_argument() {
+    let (_gateway, server) = serve(&words(&["a"]));
+    let unnamed = failure(&server, StreamPredictRequest { model_id: String::new(), ..asked("hi") }).await;
+    assert_eq!(unnamed.code(), Code::InvalidArgument, "{unnamed:?}");
+    let generation = Some(GenerationParameters { temperature: f64::NAN, ..GenerationParameters::default() });
+    let nan = failure(&server, StreamPredictRequest { generation, ..asked("hi") }).await;
+    assert_eq!(nan.code(), Code::InvalidArgument);
+    assert!(nan.message().contains("generation.temperature"), "{nan:?}");
+    let hint = failure(&server, StreamPredictRequest { worker_hint: "a\nb".into(), ..asked("hi") }).await;
+    assert_eq!(hint.code(), Code::InvalidArgument);
+    let mut late = as_client(tokio_stream::iter([asked("hi")]));
+    late.metadata_mut().insert("grpc-timeout", "soon".parse().unwrap());
+    let error = AiInferenceClient::new(server).stream_predict(late).await.expect_err("not a time");
+    assert_eq!(error.code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn overload_says_when_to_come_back() {
+    let engine = MockEngine::new(|_: &Seen| Script::sse([""; 0]).fault(Fault::NoAnswer));
+    let gateway = builder().queue(QueuePolicy { max_waiting: 0, ..QueuePolicy::default() }).build().unwrap();
+    join(&gateway, "r1", 1, &engine);
+    let server = GrpcServer::builder(gateway).build().unwrap();
+    let at_work = predict(&server, vec![asked("1")]).await.unwrap();
+    let at_work = tokio::spawn(all(at_work));
+    engine.until(|counts| counts.started == 1).await;
+    let status = failure(&server, asked("2")).await;
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+    let wait =
+        status.get_error_details().retry_info().and_then(|info| info.retry_delay).expect("retry information");
+    let told: u64 = status.metadata().get("retry-after").unwrap().to_str().unwrap().parse().unwrap();
+    assert_eq!(wait, Duration::from_secs(told));
+    assert!(told >= 1);
+    at_work.abort();
+}
+
+#[tokio::test]
+async fn a_runner_that_dies_in_the_middle_is_told_after_what_it_said() {
+    let engine = MockEngine::new(|_: &Seen| sse(&["a", "b", "c"]).fault(Fault::CutAfter(2)));
+    let (_gateway, server) = serve(&engine);
+    let (messages, status) = all(predict(&server, vec![asked("1"), asked("2")]).await.unwrap()).await;
+    assert_eq!(text(&messages), "ab");
+    assert!(messages.iter().all(|message| !message.end_of_stream), "a part is not taken for the whole");
+    assert_eq!(status.expect("a failure").code(), Code::Unavailable);
+    assert_eq!(engine.counts().started, 1, "what follows a failure is not served");
+}
+
+#[tokio::test]
+async fn an_answer_that_does_not_say_that_it_is_whole_is_a_failure() {
+    let event = "data: {\"choices\":[{\"text\":\"a\",\"finish_reason\":null}]}\n\n";
+    let engine = MockEngine::new(move |_: &Seen| {
+        Script::chunks([event]).header(http::header::CONTENT_TYPE, "text/event-stream")
+    });
+    let (_gateway, server) = serve(&engine);
+    let (messages, status) = all(predict(&server, vec![asked("1")]).await.unwrap()).await;
+    assert_eq!(text(&messages), "a");
+    assert_eq!(status.expect("a failure").code(), Code::Unavailable);
+}
+
+#[tokio::test]
+async fn what_is_no_event_stream_is_an_error() {
+    let engine = MockEngine::new(|_: &Seen| Script::text(r#"{"choices":[{"text":"a"}]}"#));
+    let (_gateway, server) = serve(&engine);
+    assert_eq!(failure(&server, asked("1")).await.code(), Code::Internal);
+    let garbage = MockEngine::new(|_: &Seen| Script::sse(["{not JSON"]));
+    let (_gateway, server) = serve(&garbage);
+    assert_eq!(failure(&server, asked("1")).await.code(), Code::Internal);
+}
+
+#[tokio::test]
+async fn a_runner_s_own_refusal_passes() {
+    let engine = MockEngine::new(|_: &Seen| {
+        Script::status(422, r#"{"error":{"message":"too long a prompt","type":"invalid_request_error"}}"#)
+    });
+    let (_gateway, server) = serve(&engine);
+    let status = failure(&server, asked("1")).await;
+    assert_eq!((status.code(), status.message()), (Code::InvalidArgument, "too long a prompt"));
+}
+
+#[tokio::test]
+async fn a_prompt_beyond_the_limits_is_an_invalid_argument() {
+    let engine = words(&["a"]);
+    let gateway = builder().max_body_bytes(10_000).build().unwrap();
+    join(&gateway, "r1", 4, &engine);
+    let server = GrpcServer::builder(gateway).max_message_bytes(20_000).build().unwrap();
+    for (size, words) in [(15_000, "10000 bytes"), (30_000, "20000 bytes")] {
+        let status = failure(&server, asked(&"x".repeat(size))).await;
+        assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
+        assert!(status.message().contains(words), "{status:?}");
+    }
+    assert_eq!(engine.counts().started, 0);
+    let (messages, _) = all(predict(&server, vec![asked(&"x".repeat(9_000))]).await.unwrap()).await;
+    assert_eq!(text(&messages), "a");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_of_a_call_holds_for_all_of_it() {
+    let engine = MockEngine::new(|_: &Seen| sse(&["a"]).fault(Fault::StallAfter(1)));
+    let (_gateway, server) = serve(&engine);
+    let mut request = as_client(tokio_stream::iter([asked("hi")]));
+    request.metadata_mut().insert("grpc-timeout", "2500m".parse().unwrap());
+    let begun = tokio::time::Instant::now();
+    let answers = AiInferenceClient::new(server).stream_predict(request).await.unwrap().into_inner();
+    let (messages, status) = all(answers).await;
+    assert_eq!(text(&messages), "a");
+    assert_eq!(status.expect("a failure").code(), Code::DeadlineExceeded);
+    assert_eq!(begun.elapsed().as_millis() / 100, 25);
+    assert_eq!(engine.last_seen().unwrap().head.headers["x-request-timeout-ms"], "2500");
+    engine.until(|counts| counts.aborted == 1).await;
+}
