@@ -2,6 +2,7 @@
 
 mod address;
 mod contract;
+pub mod dial_in;
 mod link;
 pub mod proto;
 mod runners;

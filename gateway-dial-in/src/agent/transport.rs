@@ -105,7 +105,7 @@ pub trait Uplink: Send {
 
     /// Lets nothing new in. When what is served has gone out, [`hear`](Self::hear) says
     /// [`Heard::Finished`], once.
-    fn finish(&self);
+    fn finish(&mut self);
 
     /// Ends the connection in good order and waits for the gateway to do the same, for a moment.
     async fn close(&mut self);

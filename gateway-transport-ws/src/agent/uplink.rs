@@ -108,7 +108,7 @@ impl Uplink for WsUplink {
         }
     }
 
-    fn finish(&self) {
+    fn finish(&mut self) {
         if let Some(tunnel) = &self.tunnel {
             tunnel.finish.cancel();
         }
