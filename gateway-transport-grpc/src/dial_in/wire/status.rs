@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn what_is_said_is_understood() {
-        let id = |name| ModelId::new(name).unwrap();
+        let id = |name: &str| ModelId::new(name).unwrap();
         let states = [
             core::ModelState::Available,
             core::ModelState::OnDemand,
