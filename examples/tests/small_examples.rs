@@ -19,6 +19,9 @@ mod custom_router;
 #[path = "../embed_axum.rs"]
 #[allow(dead_code, reason = "its main is not called here")]
 mod embed_axum;
+#[path = "../embed_grpc.rs"]
+#[allow(dead_code, reason = "its main is not called here")]
+mod embed_grpc;
 #[path = "../embed_hyper.rs"]
 #[allow(dead_code, reason = "its main is not called here")]
 mod embed_hyper;
@@ -103,4 +106,10 @@ async fn axum_serves_its_own_routes_and_the_gateway_the_rest() {
 async fn hyper_serves_the_gateway() {
     let seen = embed_hyper::run().await.unwrap();
     has(&seen[0], "200", "hello from http");
+}
+
+#[tokio::test]
+async fn one_gateway_dials_another_over_grpc() {
+    let seen = embed_grpc::run().await.unwrap();
+    has(&seen[0], "200", "hello from afar");
 }
