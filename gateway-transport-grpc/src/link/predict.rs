@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use gateway_core::{LinkBody, LinkError, LinkRequest, LinkResponse, RequestBody};
+use gateway_core::{Claim, LinkBody, LinkError, LinkRequest, LinkResponse, RequestBody};
 use http::{HeaderValue, Method, Response, header};
 use http_body::Body as _;
 use prost::Message as _;
@@ -22,11 +22,7 @@ pub(super) async fn predict(dialler: &Arc<Dialler>, request: LinkRequest) -> Res
     let api = match (&head.method, head.uri.path()) {
         (&Method::POST, "/v1/chat/completions") => Api::Chat,
         (&Method::POST, "/v1/completions") => Api::Completion,
-        _ => {
-            return Err(LinkError::unsupported(
-                "anything but POST to /v1/chat/completions and /v1/completions",
-            ));
-        }
+        _ => return Ok(Refusal::elsewhere(head.uri.path()).into_answer()),
     };
     // First of all, so that a body that can be read only once is not read for nothing.
     let live = dialler.live().await?;
@@ -35,7 +31,8 @@ pub(super) async fn predict(dialler: &Arc<Dialler>, request: LinkRequest) -> Res
         return Ok(Refusal::too_long(settings.message_limit).into_answer());
     };
     let defaults = Defaults { template: &settings.template, adapter: &settings.adapter };
-    let asked = match asked(api, &head.headers, &body, &defaults) {
+    let claim = head.extensions.get::<Claim>();
+    let asked = match asked(api, &head.headers, claim, &body, &defaults) {
         Ok(asked) => asked,
         Err(refusal) => return Ok(refusal.into_answer()),
     };

@@ -26,6 +26,14 @@ impl Refusal {
         Self { code: Some("unsupported_parameter"), ..Self::invalid(param, message) }
     }
 
+    /// The contract has nothing but text for text. Another runner may have more.
+    pub(crate) fn elsewhere(path: &str) -> Self {
+        let message = format!(
+            "The model's runner has no {path}: it serves POST to /v1/chat/completions and /v1/completions."
+        );
+        Self { status: StatusCode::NOT_IMPLEMENTED, ..Self::invalid("", message) }
+    }
+
     pub(crate) fn too_long(limit: usize) -> Self {
         let message = format!("The request is longer than the {limit} bytes that the model's runner takes.");
         Self { status: StatusCode::PAYLOAD_TOO_LARGE, ..Self::invalid("", message) }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use gateway_core::{Priority, RequestId};
+use gateway_core::{Claim, Priority, RequestId};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 use serde_json::Value;
@@ -15,7 +15,6 @@ use crate::contract::{StreamMetadata, StreamPredictRequest};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const PRIORITY: HeaderName = HeaderName::from_static("x-priority");
-const TENANT: HeaderName = HeaderName::from_static("x-tenant");
 const WORKER_HINT: HeaderName = HeaderName::from_static("x-worker-hint");
 const TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout-ms");
 
@@ -50,6 +49,7 @@ pub(crate) struct Asked {
 pub(crate) fn asked(
     api: Api,
     headers: &HeaderMap,
+    claim: Option<&Claim>,
     body: &[u8],
     defaults: &Defaults<'_>,
 ) -> Result<Asked, Refusal> {
@@ -69,9 +69,9 @@ pub(crate) fn asked(
     let request = StreamPredictRequest {
         prompt,
         adapter: adapter(&fields, defaults)?,
-        priority: priority(headers),
+        priority: priority(headers, claim),
         generation: Some(parameters::generation(&fields)?),
-        metadata: Some(metadata(&fields, headers, &id)?),
+        metadata: Some(metadata(&fields, claim, &id)?),
         worker_hint: match fields.text("worker_hint")? {
             none if none.is_empty() => text(headers, &WORKER_HINT).unwrap_or_default().to_owned(),
             hint => hint,
@@ -109,17 +109,19 @@ fn adapter(fields: &Fields<'_>, defaults: &Defaults<'_>) -> Result<String, Refus
     Ok(defaults.adapter.to_owned())
 }
 
-/// The contract only says that 0 is the default: above is more urgent here, below less.
-fn priority(headers: &HeaderMap) -> i32 {
-    match text(headers, &PRIORITY).and_then(|word| word.parse().ok()) {
-        Some(Priority::High) => 1,
-        Some(Priority::Low) => -1,
-        _ => 0,
+/// The contract only says that 0 is the default: above is more urgent here, below less. What the gateway has
+/// granted goes before what the client asks for.
+fn priority(headers: &HeaderMap, claim: Option<&Claim>) -> i32 {
+    let asked = || text(headers, &PRIORITY).and_then(|word| word.parse().ok());
+    match claim.map(|claim| claim.priority).or_else(asked).unwrap_or_default() {
+        Priority::High => 1,
+        Priority::Normal => 0,
+        Priority::Low => -1,
     }
 }
 
-/// `metadata` goes into `extra`, its `locale` into the field of that name, `user` into `player_id`.
-fn metadata(fields: &Fields<'_>, headers: &HeaderMap, id: &str) -> Result<StreamMetadata, Refusal> {
+/// The tenant is the one that the gateway knows, whatever the client says. `metadata` goes into `extra`, its `locale` into the field of that name, `user` into `player_id`.
+fn metadata(fields: &Fields<'_>, claim: Option<&Claim>, id: &str) -> Result<StreamMetadata, Refusal> {
     let told: HashMap<String, Value> = fields.get("metadata")?.unwrap_or_default();
     let mut extra: HashMap<String, String> = told
         .into_iter()
@@ -128,9 +130,10 @@ fn metadata(fields: &Fields<'_>, headers: &HeaderMap, id: &str) -> Result<Stream
             other => (key, other.to_string()),
         })
         .collect();
+    let tenant = claim.and_then(|claim| claim.tenant.as_ref());
     Ok(StreamMetadata {
         trace_id: id.to_owned(),
-        tenant: text(headers, &TENANT).unwrap_or_default().to_owned(),
+        tenant: tenant.map(|tenant| tenant.as_str().to_owned()).unwrap_or_default(),
         player_id: fields.text("user")?,
         locale: extra.remove("locale").unwrap_or_default(),
         extra,
@@ -147,3 +150,7 @@ fn grpc_timeout(millis: &str) -> Option<HeaderValue> {
     };
     HeaderValue::try_from(text).ok()
 }
+
+#[cfg(test)]
+#[path = "request_tests.rs"]
+mod tests;
