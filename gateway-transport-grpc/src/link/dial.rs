@@ -181,6 +181,7 @@ impl Dialler {
         let mut driven = std::pin::pin!(drive(connection, wire.clone(), keepalive));
         let detecting = timeout(self.settings.question_timeout, detect(&wire, self.settings.dialect));
         let dialect = tokio::select! {
+            biased;
             detected = detecting => match detected {
                 Ok(Ok(dialect)) => dialect,
                 Ok(Err(error)) => return Err(DialError::Detect(Arc::new(error))),
