@@ -45,6 +45,11 @@ impl Subject for Grpc {
         };
         Connected::new(Arc::new(Carriage::new(link(&served))), served)
     }
+
+    /// A window of 64 KiB, the 400 KiB that the worker's server holds, and some chunks in our own hands.
+    fn buffered_at_most(&self) -> u64 {
+        2 * 1024 * 1024
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

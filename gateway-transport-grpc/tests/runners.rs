@@ -70,6 +70,22 @@ async fn a_worker_joins_with_the_models_that_it_lists() {
 }
 
 #[tokio::test]
+async fn what_a_worker_allows_is_what_it_gets() {
+    let mut worker = Worker::says(["hi"]).models("m");
+    let slots = async |worker: &Worker| {
+        let served = worker.serve(Dialect::Packaged).await;
+        let running = run(GrpcRunners::connect(served.address()));
+        running.until("it joins", |fleet| fleet.runner(served.address()).is_some()).await;
+        let slots = running.registry.fleet().runner(served.address()).unwrap().spec().slots;
+        running.stop().await;
+        slots.map(|slots| slots.get())
+    };
+    assert_eq!(slots(&worker).await, None, "more than anybody would ask for says nothing");
+    worker.streams = 20;
+    assert_eq!(slots(&worker).await, Some(16));
+}
+
+#[tokio::test]
 async fn given_models_need_no_answer() {
     let running =
         run(GrpcRunners::list([GrpcRunner::new("127.0.0.1:1").unwrap().id("absent").models(["m"])]));

@@ -127,8 +127,8 @@ impl GrpcLinkBuilder {
         self
     }
 
-    /// The most calls at once, from 1 to 65,536; a request beyond is [`LinkError::not_sent`], as is one beyond
-    /// what the worker allows. Default: [`GrpcLink::MAX_STREAMS`].
+    /// The most requests at once, from 1 to 65,536; one beyond is [`LinkError::not_sent`], as is one beyond what the
+    /// worker allows, of which four streams are kept for questions. Default: [`GrpcLink::MAX_STREAMS`].
     ///
     /// [`LinkError::not_sent`]: gateway_core::LinkError::not_sent
     pub fn max_streams(mut self, count: u32) -> Self {

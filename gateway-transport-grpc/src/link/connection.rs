@@ -33,6 +33,9 @@ const REMEMBERED_RESETS: usize = 1024;
 /// Longest head or trailers of an answer, in bytes, as HTTP/2 counts it.
 const MAX_HEAD_BYTES: u32 = 64 * 1024;
 
+/// Streams beyond those for inference, so that a worker with its hands full can still be asked how it is.
+const SPARE: u32 = 4;
+
 /// What HTTP/2 allows for a window.
 const MAX_WINDOW: u32 = (1 << 31) - 1;
 
@@ -71,7 +74,7 @@ impl Wire {
     where
         T: AsyncRead + AsyncWrite + Unpin,
     {
-        let streams = settings.max_streams;
+        let streams = settings.max_streams + SPARE;
         let (sender, connection) = h2::client::Builder::new()
             .initial_window_size(settings.stream_window)
             .initial_connection_window_size(settings.stream_window.saturating_mul(streams).min(MAX_WINDOW))
@@ -87,14 +90,35 @@ impl Wire {
         Ok((Self { sender, places: Arc::default(), settings }, connection))
     }
 
-    /// Sends a request of one message.
-    pub(super) fn call(
+    /// Asks for inference.
+    pub(super) fn predict(
         &self,
         path: &'static str,
         message: Bytes,
         timeout: Option<HeaderValue>,
     ) -> Result<Call, LinkError> {
-        let place = self.place()?;
+        self.call(self.place(self.most_calls())?, path, message, timeout)
+    }
+
+    /// Asks for something else.
+    pub(super) fn ask(&self, path: &'static str, message: Bytes) -> Result<Call, LinkError> {
+        self.call(self.place(self.sender.current_max_send_streams())?, path, message, None)
+    }
+
+    /// The most calls for inference at once: what was set, or the worker allows if that is less.
+    pub(super) fn most_calls(&self) -> usize {
+        let allowed = self.sender.current_max_send_streams().saturating_sub(SPARE as usize).max(1);
+        allowed.min(self.settings.max_streams as usize)
+    }
+
+    /// Sends a request of one message.
+    fn call(
+        &self,
+        place: Place,
+        path: &'static str,
+        message: Bytes,
+        timeout: Option<HeaderValue>,
+    ) -> Result<Call, LinkError> {
         let mut sender = self.sender.clone();
         let request = self.request(path, timeout)?;
         let unsent = |error| LinkError::not_sent("the connection takes no new calls").because(error);
@@ -112,8 +136,7 @@ impl Wire {
     }
 
     /// One more than there may be would wait inside HTTP/2, where nobody could send it elsewhere.
-    fn place(&self) -> Result<Place, LinkError> {
-        let most = self.sender.current_max_send_streams().min(self.settings.max_streams as usize);
+    fn place(&self, most: usize) -> Result<Place, LinkError> {
         let taken = self.places.fetch_add(1, Ordering::AcqRel);
         let place = Place(self.places.clone());
         if taken < most {

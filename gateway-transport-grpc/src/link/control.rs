@@ -100,6 +100,11 @@ impl GrpcLink {
         Ok(health.status(models))
     }
 
+    /// How many calls at once the worker allows, if it has said so.
+    pub(crate) fn allowed(&self) -> Option<u32> {
+        self.dialler.allowed().and_then(|most| most.try_into().ok())
+    }
+
     pub(super) async fn carry_out(&self, command: Command) -> Result<CommandReply, LinkError> {
         let (word, model) = match command {
             Command::Status => {
@@ -139,7 +144,7 @@ impl GrpcLink {
 
 async fn health<C: Contract>(live: &Live) -> Result<WorkerHealthResponse, LinkError> {
     let question = C::HealthRequest::from(WorkerHealthRequest::default());
-    let call = live.wire.call(C::HEALTH, framed(&question), None)?;
+    let call = live.wire.ask(C::HEALTH, framed(&question))?;
     let told = call.single::<C::HealthResponse>().await?;
     told.map(Into::into)
         .map_err(|status| LinkError::lost("the worker does not tell its health").because(status))
@@ -150,7 +155,7 @@ async fn control<C: Contract>(
     command: &'static str,
     order: ControlMessage,
 ) -> Result<Reply, LinkError> {
-    let call = live.wire.call(C::CONTROL, framed(&C::Control::from(order)), None)?;
+    let call = live.wire.ask(C::CONTROL, framed(&C::Control::from(order)))?;
     let reply: ControlMessage = match call.single::<C::Control>().await? {
         Ok(reply) => reply.into(),
         Err(status) if status.code == Code::Unimplemented => {

@@ -34,7 +34,7 @@ pub(super) async fn detect(wire: &Wire, known: Option<Dialect>) -> Result<Dialec
 
 async fn if_known<C: Contract>(wire: &Wire) -> Result<Option<Dialect>, DetectError> {
     let question = C::HealthRequest::from(WorkerHealthRequest::default());
-    let call = wire.call(C::HEALTH, framed(&question), None).map_err(DetectError::Link)?;
+    let call = wire.ask(C::HEALTH, framed(&question)).map_err(DetectError::Link)?;
     match call.single::<C::HealthResponse>().await? {
         Err(status) if status.code == Code::Unimplemented => Ok(None),
         // Who is not let in does not hear whether there is such a service.

@@ -125,6 +125,15 @@ impl Dialler {
         }
     }
 
+    /// How many calls at once the worker allows, if there is a connection and it allows less than was set.
+    pub(super) fn allowed(&self) -> Option<usize> {
+        let most = match &*self.phase.borrow() {
+            Phase::Up(live) => live.wire.most_calls(),
+            _ => return None,
+        };
+        Some(most).filter(|most| *most < self.settings.max_streams as usize)
+    }
+
     pub(super) fn close(&self) {
         let mut work = self.lock();
         self.phase.send_replace(Phase::Closed);

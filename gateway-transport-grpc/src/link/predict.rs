@@ -45,7 +45,7 @@ pub(super) async fn predict(dialler: &Arc<Dialler>, request: LinkRequest) -> Res
         Dialect::Packaged => predict_message::<Packaged>(request),
         Dialect::Plain => predict_message::<Plain>(request),
     };
-    let call = live.wire.call(path, message, timeout).inspect_err(|_| {
+    let call = live.wire.predict(path, message, timeout).inspect_err(|_| {
         if !live.wire.is_open() {
             dialler.spent(&live);
         }

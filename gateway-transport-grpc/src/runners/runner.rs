@@ -99,7 +99,8 @@ impl GrpcRunner {
         self
     }
 
-    /// Sets the most requests at once; 0 means unknown. Default: unknown, the contract does not tell it.
+    /// Sets the most requests at once; 0 means unknown. Default: as many streams as the worker's server allows, less
+    /// four for questions, if it says so when it joins; the contract has no other word for it.
     pub fn slots(mut self, slots: u32) -> Self {
         self.spec.slots = NonZeroU32::new(slots);
         self

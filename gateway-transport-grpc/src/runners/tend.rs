@@ -1,5 +1,6 @@
 //! One worker's time in the registry.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,8 +76,13 @@ impl Visit {
                     verdict.missed()
                 }
                 Err(error) => {
-                    tracing::debug!(address = ?self.link.describe().address, %error, "a probe failed");
-                    verdict.missed()
+                    let address = self.link.describe().address;
+                    tracing::debug!(?address, %error, "a probe failed");
+                    let outage = verdict.missed();
+                    if outage.is_some() {
+                        tracing::warn!(?address, %error, "a worker does not answer");
+                    }
+                    outage
                 }
             };
             if let Some(status) = status {
@@ -85,8 +91,10 @@ impl Visit {
                         return;
                     }
                 } else if status.health.is_operational()
-                    && let Some(spec) = spec.take()
+                    && let Some(mut spec) = spec.take()
                 {
+                    // One more would not be sent: better that it waits.
+                    spec.slots = spec.slots.or_else(|| NonZeroU32::new(self.link.allowed()?));
                     self.join(spec, status);
                 }
             }

@@ -89,6 +89,8 @@ pub(crate) struct Worker {
     control: Arc<Control>,
     health: Arc<Mutex<Result<Wellbeing, Status>>>,
     token: Option<Arc<str>>,
+    /// The most streams on one connection.
+    pub(crate) streams: u32,
     pub(crate) seen: Arc<Mutex<Vec<Asked>>>,
 }
 
@@ -104,6 +106,7 @@ impl Worker {
             control: Arc::new(|command, _| Ok((format!("{command}_response"), payload([("status", "ok")])))),
             health: Arc::new(Mutex::new(Ok((true, HashMap::new())))),
             token: None,
+            streams: 4096,
             seen: Arc::default(),
         }
     }

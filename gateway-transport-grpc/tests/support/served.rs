@@ -75,7 +75,7 @@ where
 {
     const LIMIT: usize = 128 * 1024 * 1024;
     let mut http = http2::Builder::new(TokioExecutor::new());
-    http.max_concurrent_streams(4096)
+    http.max_concurrent_streams(worker.streams)
         .max_pending_accept_reset_streams(16_384)
         .max_local_error_reset_streams(None);
     let io = TokioIo::new(io);
