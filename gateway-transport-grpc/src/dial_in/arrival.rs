@@ -12,7 +12,7 @@ use gateway_dial_in::gateway::{Arrival, Refusal};
 use http_body::Body;
 use tokio::time::{Instant, timeout_at};
 
-use super::connection::{GrpcConnection, farewell};
+use super::connection::{GrpcConnection, farewell, goodbye};
 use super::link::DialInLink;
 use super::mux::{GatewaySide, Mux, STREAM_WINDOW};
 use super::reader::{Reader, decode};
@@ -119,7 +119,7 @@ fn check(shared: &Shared, register: &Register, metadata: String) -> Result<Runne
 
 fn refuse(mux: &Mux<GatewaySide>, refusal: Refusal) {
     match refusal {
-        Refusal::Gone => mux.end(),
+        Refusal::Gone => goodbye(mux),
         Refusal::Told { code, message } => {
             tracing::warn!(code, message, "a runner was not let in");
             farewell(mux, code, &message);

@@ -62,7 +62,13 @@ where
 {
     async fn hear(&mut self) -> Option<FromRunner> {
         loop {
-            match poll_fn(|cx| self.reader.poll(cx)).await {
+            let event = tokio::select! {
+                biased;
+                event = poll_fn(|cx| self.reader.poll(cx)) => event,
+                // By somebody who found out what the runner has done, or by the link's own end.
+                () = self.mux.closing() => return None,
+            };
+            match event {
                 Ok(Event::Word(word)) => return self.understand(word),
                 Ok(Event::Error(error)) => {
                     tracing::warn!(code = ?error.code, message = ?error.message, "a runner reports an error");
@@ -70,7 +76,7 @@ where
                 // Runners begin no streams.
                 Ok(Event::Begun(..)) => {}
                 Ok(Event::End) => {
-                    self.mux.farewell(None, trailers(Code::Ok, ""));
+                    goodbye(&self.mux);
                     return None;
                 }
                 Err(Ended::Violation(wrong)) => {
@@ -138,6 +144,11 @@ fn end(mux: &Mux<GatewaySide>, why: End) {
             farewell(mux, UNAVAILABLE, "the gateway ends the connection");
         }
     }
+}
+
+/// Ends the call as the runner wants it.
+pub(super) fn goodbye(mux: &Mux<GatewaySide>) {
+    mux.farewell(None, trailers(Code::Ok, ""));
 }
 
 /// Ends the call with an error, unless it has ended.

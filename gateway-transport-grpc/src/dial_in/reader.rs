@@ -63,6 +63,11 @@ where
         &self.messages
     }
 
+    /// Ready when the peer's side of the call has ended. What comes until then is dropped.
+    pub(super) fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.messages.poll_drained(cx)
+    }
+
     /// The next that is not data.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event<S>, Ended>> {
         for _ in 0..READ_BUDGET {

@@ -66,9 +66,13 @@ impl Client {
         Ok(Self { say: Some(say), told })
     }
 
+    /// Has no effect once the call has ended: how it ended is heard.
     pub async fn say(&self, frame: Say) {
-        let frame = RunnerFrame { frame: Some(frame) };
-        self.say.as_ref().unwrap().send(frame).await.expect("the call has ended");
+        self.say_raw(RunnerFrame { frame: Some(frame) }).await;
+    }
+
+    pub async fn say_raw(&self, frame: RunnerFrame) {
+        let _ = self.say.as_ref().unwrap().send(frame).await;
     }
 
     /// Ends this side of the call.

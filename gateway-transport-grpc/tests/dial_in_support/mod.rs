@@ -296,3 +296,8 @@ pub async fn next_chunk(body: &mut LinkBody) -> Option<Result<Bytes, LinkError>>
     let frame = std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await?;
     Some(frame.map(|frame| frame.into_data().unwrap()))
 }
+
+/// Whether there was another chunk, whatever it was.
+pub async fn next_chunk_lenient(body: &mut LinkBody) -> bool {
+    matches!(std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await, Some(Ok(_)))
+}

@@ -64,7 +64,7 @@ impl Played {
 
     /// The next byte stream that an agent dials.
     pub async fn dialled(&mut self) -> DuplexStream {
-        super::soon(self.dialled.recv()).await.expect("the agent is gone")
+        self.dialled.recv().await.expect("the agent is gone")
     }
 
     pub async fn call(&mut self) -> Call {

@@ -12,18 +12,27 @@ use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 
 use crate::dial_in::mux::{BodyHandle, Handle, Part, RunnerSide};
-use crate::dial_in::wire::{request_from, response_to};
-use crate::proto::runner_gateway::{RequestHead, ResetReason, RunnerFrame, runner_frame};
+use crate::dial_in::wire::response_to;
+use crate::proto::runner_gateway::{ResetReason, RunnerFrame, runner_frame};
 
 /// A request's body up to this size is gathered before the engine is asked: the gateway sends it in one go, and
 /// bytes that are held can be sent again when a pooled connection to the engine turns out dead.
 const GATHERED: u64 = 1024 * 1024;
 
+/// A request whose body is still to come.
+pub(super) struct Coming {
+    pub(super) head: http::request::Parts,
+    /// How long the body is, if the gateway knows.
+    pub(super) len: Option<u64>,
+    /// There is no body.
+    pub(super) end: bool,
+}
+
 /// Has `engine` carry a request. When the gateway resets the stream, the engine's future or body is dropped, which
 /// cancels the work.
-pub(super) async fn serve(stream: Handle<RunnerSide>, head: RequestHead, engine: Arc<dyn RunnerLink>) {
+pub(super) async fn serve(stream: Handle<RunnerSide>, coming: Coming, engine: Arc<dyn RunnerLink>) {
     let asked = async {
-        let request = request(&stream, head).await?;
+        let request = request(&stream, coming).await?;
         engine.send(request).await
     };
     let answered = tokio::select! {
@@ -44,10 +53,8 @@ pub(super) async fn serve(stream: Handle<RunnerSide>, head: RequestHead, engine:
     }
 }
 
-async fn request(stream: &Handle<RunnerSide>, head: RequestHead) -> Result<LinkRequest, LinkError> {
-    let end = head.end;
-    let makes_no_sense = |wrong| LinkError::lost("the request's head makes no sense").because(wrong);
-    let (head, len) = request_from(head).map_err(makes_no_sense)?;
+async fn request(stream: &Handle<RunnerSide>, coming: Coming) -> Result<LinkRequest, LinkError> {
+    let Coming { head, len, end } = coming;
     let body = ComingBody { stream: stream.body(), done: end };
     let body = match len {
         _ if end => RequestBody::empty(),

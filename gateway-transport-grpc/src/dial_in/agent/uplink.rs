@@ -17,10 +17,10 @@ use tokio::time::timeout;
 use tonic::Status;
 
 use super::dial::{EndsTasks, ended};
-use super::serve::serve;
-use crate::dial_in::mux::{Mux, RunnerSide};
+use super::serve::{Coming, serve};
+use crate::dial_in::mux::{Mux, RunnerSide, Violation};
 use crate::dial_in::reader::{Ended, Event, Reader};
-use crate::dial_in::wire::{Messages, Outgoing, status_to};
+use crate::dial_in::wire::{Messages, Outgoing, request_from, status_to};
 use crate::proto::runner_gateway::{CommandResult, Error, RunnerFrame, gateway_frame, runner_frame};
 
 /// How long the gateway may take to end its side of the call after ours.
@@ -38,6 +38,8 @@ pub(super) struct GrpcUplink {
     told: bool,
     /// The call has ended, and how: it is told only once.
     ended: Option<&'static str>,
+    /// The gateway is to be told why before the connection is cut.
+    lingers: bool,
     _tasks: EndsTasks,
     /// Without it the HTTP/2 connection would end with its last call.
     _sender: SendRequest<Outgoing<RunnerSide>>,
@@ -63,9 +65,19 @@ impl GrpcUplink {
             finishing: false,
             told: false,
             ended: None,
+            lingers: false,
             _tasks: tasks,
             _sender: sender,
         }
+    }
+
+    /// Tells the gateway what it has done.
+    fn violated(&mut self, wrong: Violation) -> Failed {
+        self.ended = Some("the call was ended");
+        self.lingers = true;
+        let error = Error { code: "PROTOCOL_ERROR".to_owned(), message: wrong.to_string() };
+        self.mux.farewell(Some(error), HeaderMap::new());
+        Failed::Broken(wrong.into())
     }
 
     fn poll_hear(&mut self, cx: &mut Context<'_>) -> Poll<Result<Heard, Failed>> {
@@ -87,21 +99,22 @@ impl GrpcUplink {
                     return Poll::Ready(Ok(Heard::Word(FromGateway::Error { code, message })));
                 }
                 Ok(Event::Begun(stream, head)) => {
+                    let end = head.end;
+                    let (head, len) = match request_from(head) {
+                        Ok(head) => head,
+                        Err(wrong) => return Poll::Ready(Err(self.violated(wrong))),
+                    };
                     // The set keeps what has ended until it is asked.
                     while self.serving.try_join_next().is_some() {}
-                    self.serving.spawn(serve(stream, head, self.gate.clone()));
+                    let request = Coming { head, len, end };
+                    self.serving.spawn(serve(stream, request, self.gate.clone()));
                 }
                 Ok(Event::End) => {
                     self.ended = Some("the call has ended");
                     let status = self.reader.messages().trailers().and_then(Status::from_header_map);
                     return Poll::Ready(Err(ended(status)));
                 }
-                Err(Ended::Violation(wrong)) => {
-                    self.ended = Some("the call was ended");
-                    let error = Error { code: "PROTOCOL_ERROR".to_owned(), message: wrong.to_string() };
-                    self.mux.farewell(Some(error), HeaderMap::new());
-                    return Poll::Ready(Err(Failed::Broken(wrong.into())));
-                }
+                Err(Ended::Violation(wrong)) => return Poll::Ready(Err(self.violated(wrong))),
                 Err(Ended::Broken(error)) => {
                     self.ended = Some("the call broke");
                     return Poll::Ready(Err(Failed::Broken(error)));
@@ -129,7 +142,11 @@ impl Uplink for GrpcUplink {
     }
 
     async fn hear(&mut self) -> Result<Heard, Failed> {
-        poll_fn(|cx| self.poll_hear(cx)).await
+        let heard = poll_fn(|cx| self.poll_hear(cx)).await;
+        if std::mem::take(&mut self.lingers) {
+            let _ = timeout(LINGER, poll_fn(|cx| self.reader.poll_drained(cx))).await;
+        }
+        heard
     }
 
     fn finish(&mut self) {

@@ -51,6 +51,8 @@ pub(crate) const MAX_STREAMS: u32 = 1024;
 /// The streams of one connection.
 pub(crate) struct Mux<S: Side> {
     state: Mutex<State<S>>,
+    /// Cancelled when this end has said that it ends.
+    closing: CancellationToken,
     /// Cancelled when whoever writes is gone: nothing can be sent any more.
     written: CancellationToken,
 }
@@ -109,7 +111,8 @@ impl<S: Side> Mux<S> {
             writer: None,
             finisher: None,
         };
-        Arc::new(Self { state: Mutex::new(state), written: CancellationToken::new() })
+        let (closing, written) = (CancellationToken::new(), CancellationToken::new());
+        Arc::new(Self { state: Mutex::new(state), closing, written })
     }
 
     fn state(&self) -> MutexGuard<'_, State<S>> {
@@ -204,6 +207,7 @@ impl<S: Side> Mux<S> {
             wakers.extend(state.writer.take());
         }
         wakers.into_iter().for_each(Waker::wake);
+        self.closing.cancel();
     }
 
     /// Whoever writes is gone, or has written the last.
@@ -217,7 +221,13 @@ impl<S: Side> Mux<S> {
             wakers.extend(state.finisher.take());
         }
         wakers.into_iter().for_each(Waker::wake);
+        self.closing.cancel();
         self.written.cancel();
+    }
+
+    /// Waits until this end has said that it ends, or cannot say anything.
+    pub(crate) async fn closing(&self) {
+        self.closing.cancelled().await;
     }
 
     /// Waits until nothing can be sent any more.
@@ -261,6 +271,10 @@ impl<S: Side> State<S> {
 
     fn end_streams(&mut self, wakers: &mut Vec<Waker>) {
         for stream in self.streams.values_mut() {
+            if S::BEGINS && stream.in_done {
+                // Its answer is whole, though not yet read.
+                continue;
+            }
             let why = if stream.head_sent || !S::BEGINS { Broken::Disconnected } else { Broken::NotSeen };
             stream.stop(why);
             wakers.extend(stream.wakers());

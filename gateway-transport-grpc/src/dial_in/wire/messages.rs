@@ -77,6 +77,16 @@ where
         }
     }
 
+    /// Ready when the body has ended, whatever comes until then.
+    pub(crate) fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.chunk = Bytes::new();
+        self.partial = BytesMut::new();
+        while !self.ended {
+            self.ended = !matches!(ready!(Pin::new(&mut self.body).poll_frame(cx)), Some(Ok(_)));
+        }
+        Poll::Ready(())
+    }
+
     /// The next message of what is there. If there is none, all of the chunk is taken.
     fn cut(&mut self) -> Result<Option<Bytes>, ReadError> {
         if self.partial.is_empty() {
