@@ -89,7 +89,7 @@ pub use inventory::{Inventory, InventoryChange};
 pub use lifecycle::{
     IdleUnload, Lifecycle, LifecyclePolicy, LoadEnd, LoadError, Loading, ModelLoad, OrderError,
 };
-pub use link::{LinkDescription, LinkError, LinkRequest, LinkResponse, RunnerLink};
+pub use link::{LinkAbilities, LinkDescription, LinkError, LinkRequest, LinkResponse, RunnerLink};
 pub use names::{Generation, InvalidName, ModelId, RequestId, RunnerId, RunnerKey};
 pub use peer::PeerAddr;
 pub use permit::Permit;

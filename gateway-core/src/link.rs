@@ -40,10 +40,10 @@ pub trait RunnerLink: Send + Sync + 'static {
     /// Any status that the runner gives is an `Ok`. Cancel safe in the sense above.
     async fn send(&self, request: LinkRequest) -> Result<LinkResponse, LinkError>;
 
-    /// Whether requests that ask for another protocol ([`UpgradeTo`](crate::UpgradeTo)) may come over this link.
-    /// Others never see one. `false` unless a link says otherwise.
-    fn can_upgrade(&self) -> bool {
-        false
+    /// What it takes besides plain requests: [`LinkAbilities::NONE`] unless a link says otherwise. Asked for every
+    /// request, so it must not have to be worked out.
+    fn abilities(&self) -> LinkAbilities {
+        LinkAbilities::NONE
     }
 
     /// Asks the runner to do something other than inference. Links that cannot say
@@ -55,6 +55,37 @@ pub trait RunnerLink: Send + Sync + 'static {
     /// Ends every connection at once. Requests in flight fail; later ones are [`LinkError::not_sent`].
     /// Called when the runner has left and is drained, or the time to drain is up.
     fn close(&self) {}
+}
+
+/// What a link takes besides plain requests. Links that do not say so never see it.
+///
+/// ```
+/// use gateway_core::LinkAbilities;
+/// assert!(LinkAbilities::NONE.with_upgrades().upgrades);
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LinkAbilities {
+    /// Requests that ask for another protocol ([`UpgradeTo`](crate::UpgradeTo)).
+    pub upgrades: bool,
+    /// On whose account a request is, as a [`Claim`](crate::Claim) among its extensions: for links whose protocol has
+    /// a place for tenant and priority, where the client's own word is not to be believed.
+    pub claims: bool,
+}
+
+impl LinkAbilities {
+    /// None.
+    pub const NONE: Self = Self { upgrades: false, claims: false };
+
+    /// Takes requests that ask for another protocol, too.
+    pub const fn with_upgrades(self) -> Self {
+        Self { upgrades: true, ..self }
+    }
+
+    /// Is told on whose account requests are, too.
+    pub const fn with_claims(self) -> Self {
+        Self { claims: true, ..self }
+    }
 }
 
 /// What a link is, for people.

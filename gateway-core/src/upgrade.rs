@@ -3,7 +3,7 @@
 use http::HeaderValue;
 
 /// Asks a runner to change to another protocol. It is found among the extensions of a
-/// [`LinkRequest`](crate::LinkRequest) that goes to a link which [can](crate::RunnerLink::can_upgrade).
+/// [`LinkRequest`](crate::LinkRequest) that goes to a link which [can](crate::LinkAbilities::upgrades).
 ///
 /// Such a link asks with `connection: upgrade` and this value as `upgrade`, and with no body. If the runner answers
 /// 101, the answer's body is what it sends from then on, and the request's body is what goes to it: bytes of

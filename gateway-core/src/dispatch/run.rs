@@ -121,6 +121,9 @@ impl Journey<'_> {
         if !self.terms.repeatable {
             request.extensions_mut().insert(NotRepeatable);
         }
+        if choice.reservation.runner().link().abilities().claims {
+            request.extensions_mut().insert(self.claim.clone());
+        }
         let is_fallback = choice.wish.0;
         let attempt = Try::new(self.shared, choice.reservation, &self.id, wish.requirements, is_fallback);
         Some((request, attempt))

@@ -118,7 +118,7 @@ async fn exchange(
     let Conditions { terms, total, .. } = conditions;
     let upload = request.body().progress();
     let exchange = async {
-        if request.extensions().get::<UpgradeTo>().is_some() && !runner.link().can_upgrade() {
+        if request.extensions().get::<UpgradeTo>().is_some() && !runner.link().abilities().upgrades {
             return Err(LinkError::unsupported("connections that change to another protocol"));
         }
         let (mut head, mut body) = runner.link().send(request).await?.into_parts();

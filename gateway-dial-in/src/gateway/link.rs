@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use gateway_core::{
-    CancellationToken, Command, CommandReply, LinkDescription, LinkError, LinkRequest, LinkResponse,
-    RunnerLink,
+    CancellationToken, Command, CommandReply, LinkAbilities, LinkDescription, LinkError, LinkRequest,
+    LinkResponse, RunnerLink,
 };
 
 use super::commands::Commands;
@@ -31,8 +31,8 @@ impl RunnerLink for DialledIn {
         self.way.send(request).await
     }
 
-    fn can_upgrade(&self) -> bool {
-        self.way.can_upgrade()
+    fn abilities(&self) -> LinkAbilities {
+        self.way.abilities()
     }
 
     async fn command(&self, command: Command) -> Result<CommandReply, LinkError> {

@@ -55,9 +55,7 @@ where
     let claim = asked.claim(shared, identity);
     let (at, requirements) = (asked.model_at(), asked.requirements);
     let body = RequestBody::from(body).with_model_at(at);
-    let mut request = to_runner(request, body, record);
-    // For links that tell their runners on whose account a request is: the client's own word is not to be believed.
-    request.extensions_mut().insert(claim.clone());
+    let request = to_runner(request, body, record);
     let terms = Terms::default();
     let call = Dispatch { id: record.id().clone(), request, requirements, claim, permit, terms };
     let done = match keepalive {

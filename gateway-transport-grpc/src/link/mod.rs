@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use gateway_core::{
-    Command, CommandReply, LinkDescription, LinkError, LinkRequest, LinkResponse, RunnerLink,
+    Command, CommandReply, LinkAbilities, LinkDescription, LinkError, LinkRequest, LinkResponse, RunnerLink,
 };
 
 pub(crate) use builder::Shared;
@@ -81,6 +81,10 @@ impl GrpcLink {
 impl RunnerLink for GrpcLink {
     fn describe(&self) -> LinkDescription {
         LinkDescription { transport: "grpc", address: Some(self.dialler.settings.address.to_string()) }
+    }
+
+    fn abilities(&self) -> LinkAbilities {
+        LinkAbilities::NONE.with_claims()
     }
 
     async fn send(&self, request: LinkRequest) -> Result<LinkResponse, LinkError> {

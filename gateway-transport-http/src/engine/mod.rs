@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use gateway_core::{
-    Command, CommandReply, Health, LinkDescription, LinkError, LinkRequest, LinkResponse, Model, ModelId,
-    ModelState, ResourceReport, RunnerLink, RunnerStatus,
+    Command, CommandReply, Health, LinkAbilities, LinkDescription, LinkError, LinkRequest, LinkResponse,
+    Model, ModelId, ModelState, ResourceReport, RunnerLink, RunnerStatus,
 };
 use http::StatusCode;
 
@@ -345,8 +345,8 @@ impl RunnerLink for EngineLink {
         self.link.send(request).await
     }
 
-    fn can_upgrade(&self) -> bool {
-        self.link.can_upgrade()
+    fn abilities(&self) -> LinkAbilities {
+        self.link.abilities()
     }
 
     async fn command(&self, command: Command) -> Result<CommandReply, LinkError> {

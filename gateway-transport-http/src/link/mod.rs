@@ -13,7 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use gateway_core::{LinkDescription, LinkError, LinkRequest, LinkResponse, RunnerLink};
+use gateway_core::{LinkAbilities, LinkDescription, LinkError, LinkRequest, LinkResponse, RunnerLink};
 use http::{HeaderName, HeaderValue};
 
 pub use builder::HttpLinkBuilder;
@@ -80,8 +80,8 @@ impl RunnerLink for HttpLink {
         self.exchange(request).await
     }
 
-    fn can_upgrade(&self) -> bool {
-        true
+    fn abilities(&self) -> LinkAbilities {
+        LinkAbilities::NONE.with_upgrades()
     }
 
     fn close(&self) {

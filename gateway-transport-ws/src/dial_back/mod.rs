@@ -10,7 +10,9 @@ use std::net::IpAddr;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use gateway_core::{LinkBody, LinkDescription, LinkError, LinkRequest, LinkResponse, RunnerLink};
+use gateway_core::{
+    LinkAbilities, LinkBody, LinkDescription, LinkError, LinkRequest, LinkResponse, RunnerLink,
+};
 use gateway_transport_http::{HttpLink, InvalidAddress};
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue};
@@ -59,8 +61,8 @@ impl RunnerLink for DialBackLink {
         Ok(http::Response::from_parts(head, body))
     }
 
-    fn can_upgrade(&self) -> bool {
-        self.http.can_upgrade()
+    fn abilities(&self) -> LinkAbilities {
+        self.http.abilities()
     }
 
     fn close(&self) {
