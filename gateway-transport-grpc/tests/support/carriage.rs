@@ -32,8 +32,8 @@ enum Carried {
     Open { id: u64, method: String, uri: String, headers: Vec<(String, String)>, body: Option<String> },
     /// A part of a request's body.
     Part { id: u64, data: String },
-    /// The body's end, and whether it is whole.
-    End { id: u64, whole: bool },
+    /// The body's end.
+    End { id: u64 },
 }
 
 /// One line of an answer.
@@ -89,21 +89,19 @@ impl Carriage {
     async fn feed(&self, id: u64, mut body: RequestBody) -> Result<(), LinkError> {
         loop {
             let frame = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
-            let (carried, end) = match frame {
+            let carried = match frame {
                 Some(Ok(frame)) => {
                     let data = frame.into_data().unwrap_or_default();
-                    (Carried::Part { id, data: BASE64.encode(data) }, None)
+                    Carried::Part { id, data: BASE64.encode(data) }
                 }
-                Some(Err(error)) => {
-                    let end = Err(LinkError::request_body(error));
-                    (Carried::End { id, whole: false }, Some(end))
-                }
-                None => (Carried::End { id, whole: true }, Some(Ok(()))),
+                // With it the request is given up, and so the engine hears of it.
+                Some(Err(error)) => return Err(LinkError::request_body(error)),
+                None => Carried::End { id },
             };
             // Acknowledged with an empty answer.
             self.call(&carried).await?.into_body().collect().await?;
-            if let Some(end) = end {
-                return end;
+            if matches!(carried, Carried::End { .. }) {
+                return Ok(());
             }
         }
     }
@@ -137,6 +135,8 @@ impl RunnerLink for Carriage {
                 let mut opened = std::pin::pin!(opened);
                 let mut feeding = std::pin::pin!(self.feed(id, body));
                 tokio::select! {
+                    // The request is to be there before its parts are.
+                    biased;
                     answer = &mut opened => answer?,
                     fed = &mut feeding => {
                         fed?;
@@ -237,6 +237,15 @@ struct Upload {
     receiver: Option<mpsc::Receiver<Piece>>,
 }
 
+/// An upload that nobody takes any more.
+struct Forgotten(Uploads, u64);
+
+impl Drop for Forgotten {
+    fn drop(&mut self) {
+        lock(&self.0).remove(&self.1);
+    }
+}
+
 impl Upload {
     fn new() -> Self {
         let (sender, receiver) = mpsc::channel(1);
@@ -266,19 +275,16 @@ async fn carry(engine: Arc<dyn RunnerLink>, uploads: Uploads, asked: Asked, repl
             let _ = sender.send(Ok(BASE64.decode(data).expect("base64").into())).await;
             reply.end().await;
         }
-        Carried::End { id, whole } => {
-            let upload = lock(&uploads).remove(&id);
-            if let Some(upload) = upload
-                && !whole
-            {
-                let _ = upload.sender.send(Err("the client is gone".into())).await;
-            }
+        Carried::End { id } => {
+            lock(&uploads).remove(&id);
             reply.end().await;
         }
         Carried::Open { id, method, uri, headers: pairs, body } => {
+            let mut forgotten = None;
             let body = match body {
                 Some(held) => RequestBody::from(BASE64.decode(held).expect("base64")),
                 None => {
+                    forgotten = Some(Forgotten(uploads.clone(), id));
                     let taken = lock(&uploads).entry(id).or_insert_with(Upload::new).receiver.take();
                     RequestBody::stream(Fed(taken.expect("opened once")))
                 }
@@ -288,6 +294,7 @@ async fn carry(engine: Arc<dyn RunnerLink>, uploads: Uploads, asked: Asked, repl
             *request.uri_mut() = uri.parse().expect("a path");
             *request.headers_mut() = headers(pairs);
             answer(engine, request, reply).await;
+            drop(forgotten);
         }
     }
 }
