@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use common::*;
 use gateway_core::{
-    Balancer, Candidates, ModelRoutes, PromptBlocks, Requirements, Reservation, Tenant, Workload,
+    Balancer, Candidates, ModelRoutes, Priority, PromptBlocks, Requirements, Reservation, Tenant, Workload,
 };
 use gateway_http::{BearerTokens, BuildError, Gateway, GatewayBuilder, Identity, PromptHashing};
 
@@ -133,6 +133,24 @@ async fn tenants_do_not_share_conversations_and_their_keys_do() {
     let two = told.by(&gateway, "key-2", CHAT, &[], body).await.session;
     assert_ne!(alone, one);
     assert_eq!(one, two);
+}
+
+/// Some links tell their runners. What the client itself says of it is not to be believed.
+#[tokio::test]
+async fn links_hear_on_whose_account_a_request_is() {
+    let identity = Identity::named("key-1").of_tenant(Tenant::new("team").unwrap()).up_to(Priority::Normal);
+    let tokens = BearerTokens::new(["alone"]).and_then(|tokens| tokens.with_identity(identity, "key-1"));
+    let gateway = Gateway::builder().client_authenticator(tokens.unwrap()).build().unwrap();
+    let link = Mock::ok();
+    join(&gateway, "r1", &["m"], &link);
+    for (asked, granted) in [("low", Priority::Low), ("high", Priority::Normal)] {
+        let mut request = with_key(post(CHAT, r#"{"model":"m"}"#), "key-1");
+        request.headers_mut().insert("x-priority", asked.parse().unwrap());
+        request.headers_mut().insert("x-tenant", "another".parse().unwrap());
+        assert_eq!(whole(&gateway, request).await.status, 200);
+        let claim = link.last().claim.expect("told");
+        assert_eq!((claim.tenant.unwrap().as_str(), claim.priority), ("team", granted));
+    }
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ fn text_comes_out_as_it_went_in() {
         }
     });
     let served = DIALECTS.map(|dialect| runtime.block_on(worker.serve(dialect)));
-    let links = served.each_ref().map(|served| link(served));
+    let links = served.each_ref().map(link);
     let strategy = (prop::collection::vec("(?s).{0,12}", 0..12), "(?s).{1,12}", any::<bool>());
     let config = Config { cases: 256, failure_persistence: None, ..Config::default() };
     let done = TestRunner::new(config).run(&strategy, |(said, model, packaged)| {

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use async_trait::async_trait;
 use bytes::Bytes;
 use gateway_core::{
-    Command, CommandReply, LinkBody, LinkDescription, LinkError, LinkRequest, LinkResponse, ModelId,
+    Claim, Command, CommandReply, LinkBody, LinkDescription, LinkError, LinkRequest, LinkResponse, ModelId,
     RunnerId, RunnerKey, RunnerLink, RunnerSpec, RunnerStatus,
 };
 use gateway_http::{Gateway, GatewayBody, GatewayBuilder};
@@ -35,6 +35,8 @@ pub(crate) struct Seen {
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
     pub(crate) extensions: usize,
+    /// On whose account it is, as links are told.
+    pub(crate) claim: Option<Claim>,
 }
 
 /// A runner whose answers are a closure's.
@@ -102,6 +104,7 @@ impl RunnerLink for Mock {
             headers: parts.headers,
             body,
             extensions: parts.extensions.len(),
+            claim: parts.extensions.get().cloned(),
         };
         self.seen.lock().unwrap().push(seen.clone());
         tokio::select! {

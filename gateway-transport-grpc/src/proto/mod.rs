@@ -4,19 +4,19 @@
 //! the test `generated` fails when it is not what the files say.
 
 /// The contract as it is shipped: package `cy.llm`, parameters of type double. `proto/cy_llm.proto`.
-#[allow(missing_docs, unreachable_pub, clippy::all, rust_2018_idioms)]
+#[allow(missing_docs, unreachable_pub, clippy::all, rust_2018_idioms, rustdoc::invalid_html_tags)]
 pub mod cy_llm {
     include!("generated/cy_llm.rs");
 }
 
 /// The contract as its document has it: no package, parameters of type float. `proto/ai_inference.proto`.
-#[allow(missing_docs, unreachable_pub, clippy::all, rust_2018_idioms)]
+#[allow(missing_docs, unreachable_pub, clippy::all, rust_2018_idioms, rustdoc::invalid_html_tags)]
 pub mod ai_inference {
     include!("generated/ai_inference.rs");
 }
 
 /// Runners that dial in: package `inference_gateway.runner.v1`. `proto/runner_gateway.proto`.
-#[allow(missing_docs, unreachable_pub, clippy::all, rust_2018_idioms)]
+#[allow(missing_docs, unreachable_pub, clippy::all, rust_2018_idioms, rustdoc::invalid_html_tags)]
 pub mod runner_gateway {
     include!("generated/runner_gateway.rs");
 }
