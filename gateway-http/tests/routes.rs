@@ -50,7 +50,7 @@ async fn absolute_uris_and_extensions_stay_with_the_gateway() {
     request.extensions_mut().insert(7_u32);
     assert_eq!(whole(&gateway, request).await.status, 200);
     assert_eq!(link.last().uri, "/v1/chat/completions?a=b");
-    // But for the word on whose account it is.
+    // But for the word on whose account it is, which this link wants to hear.
     assert_eq!((link.last().extensions, link.last().claim.is_some()), (1, true));
 }
 

@@ -10,8 +10,8 @@ use std::task::{Context, Poll};
 use async_trait::async_trait;
 use bytes::Bytes;
 use gateway_core::{
-    Claim, Command, CommandReply, LinkBody, LinkDescription, LinkError, LinkRequest, LinkResponse, ModelId,
-    RunnerId, RunnerKey, RunnerLink, RunnerSpec, RunnerStatus,
+    Claim, Command, CommandReply, LinkAbilities, LinkBody, LinkDescription, LinkError, LinkRequest,
+    LinkResponse, ModelId, RunnerId, RunnerKey, RunnerLink, RunnerSpec, RunnerStatus,
 };
 use gateway_http::{Gateway, GatewayBody, GatewayBuilder};
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -93,6 +93,10 @@ impl Mock {
 impl RunnerLink for Mock {
     fn describe(&self) -> LinkDescription {
         LinkDescription { transport: "mock", address: Some("http://192.0.2.7:1".into()) }
+    }
+
+    fn abilities(&self) -> LinkAbilities {
+        LinkAbilities::NONE.with_claims()
     }
 
     async fn send(&self, request: LinkRequest) -> Result<LinkResponse, LinkError> {
