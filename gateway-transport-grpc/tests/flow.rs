@@ -5,7 +5,8 @@ mod support;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use gateway_core::{Command, RunnerLink};
+use bytes::Bytes;
+use gateway_core::{Command, RequestBody, RunnerLink};
 use gateway_transport_grpc::{Dialect, GrpcLink};
 use support::{
     DIALECTS, Worker, build, content, events, json, link, next, payload, post, sent, streamed, text, whole,
@@ -196,4 +197,25 @@ async fn commands_go_as_far_as_the_worker_knows_them() {
         assert_eq!(refused.result, Err("it is not here".to_owned()));
         assert!(link.command(Command::LoadModel(model("a"))).await.unwrap_err().is_unsupported());
     }
+}
+
+/// The contract has one message for a request: it goes when all of it is here.
+#[tokio::test]
+async fn a_streamed_body_is_gathered_and_a_broken_one_is_the_clients() {
+    let pieces = |pieces: Vec<Result<&'static str, gateway_core::BoxError>>| {
+        let frames =
+            pieces.into_iter().map(|piece| piece.map(|text| http_body::Frame::data(Bytes::from(text))));
+        let body = RequestBody::stream(http_body_util::StreamBody::new(tokio_stream::iter(frames)));
+        http::Request::post("/v1/completions").body(body).unwrap()
+    };
+    let worker = Worker::says(["hi"]);
+    let served = worker.serve(Dialect::Packaged).await;
+    let link = link(&served);
+    let error = link.send(pieces(vec![Ok(r#"{"model":"m","#), Err("gone".into())])).await.unwrap_err();
+    assert!(error.is_request_body(), "{error}");
+    assert!(support::lock(&worker.seen).is_empty());
+    let answer =
+        json(sent(&link, pieces(vec![Ok(r#"{"model":"#), Ok(r#""m","prompt":"#), Ok(r#""p"}"#)])).await)
+            .await;
+    assert_eq!((answer["choices"][0]["text"].as_str(), worker.last().prompt.as_str()), (Some("hi"), "p"));
 }

@@ -264,3 +264,39 @@ impl Drop for Dialling<'_> {
         self.failed(None);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::link::GrpcLink;
+
+    #[tokio::test]
+    async fn a_worker_that_finds_pings_too_many_gets_half_as_many() {
+        let dialler = GrpcLink::new("127.0.0.1:1").unwrap().dialler.clone();
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let complains = async {
+            let mut far = h2::server::handshake(far).await.unwrap();
+            far.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+            let _: Option<Result<(http::Request<_>, h2::server::SendResponse<Bytes>), _>> =
+                far.accept().await;
+        };
+        let drives = async {
+            let (wire, connection) = Wire::open(near, dialler.settings.clone()).await.unwrap();
+            // Somebody still wants it.
+            let _kept = wire.clone();
+            drive(connection, wire, GrpcLink::KEEPALIVE).await
+        };
+        let ((), ended) = tokio::join!(complains, drives);
+        assert_eq!(ended, Err(TooManyPings));
+        dialler.mind(&ended);
+        assert_eq!(dialler.lock().keepalive, GrpcLink::KEEPALIVE * 2);
+        for _ in 0..20 {
+            dialler.mind(&ended);
+        }
+        assert_eq!(dialler.lock().keepalive, SLOWEST_PINGS);
+        dialler.mind(&Ok(()));
+        assert_eq!(dialler.lock().keepalive, SLOWEST_PINGS, "it is remembered");
+    }
+}

@@ -34,9 +34,29 @@ use dial::Dialler;
 /// to 5 s.
 ///
 /// Requests to `/v1/chat/completions` and `/v1/completions` become `StreamPredict`. What the contract has no
-/// place for is answered with 400 and an error that names the field; other paths are
-/// [`LinkError::unsupported`]. A worker that declines before its first text is an answer with the HTTP status
+/// place for is answered with 400 and an error that names the field; other paths with
+/// 501. A worker that declines before its first text is an answer with the HTTP status
 /// that its gRPC status means; one that does later breaks the body off.
+///
+/// | of the request | in the call |
+/// |---|---|
+/// | `model` | `model_id`; answers have the same name |
+/// | `messages`, by the [template](GrpcLinkBuilder::template), or `prompt` as it is | `prompt` |
+/// | `max_completion_tokens`, or else `max_tokens` | `max_new_tokens`; 256 if neither is there |
+/// | `temperature`, `top_p`, `repetition_penalty` | the same; 0.7, 0.9 and 1.0 if they are not there. 0 means "not set" in the contract: a temperature of 0 goes as 0.01 with a `top_p` of 0.000001, which leaves the likeliest token only; a `top_p` of 0 goes as 0.000001 |
+/// | `adapter` or `lora` (extensions) | `adapter`, or else the link's |
+/// | `worker_hint` (extension) or the header `x-worker-hint` | `worker_hint` |
+/// | how urgent it is: the [`Claim`](gateway_core::Claim) among its extensions, or else the header `x-priority` | `priority`: 1, 0 or -1 for high, normal and low |
+/// | the header `x-request-id` | `metadata.trace_id`, and the answer's `id` |
+/// | the tenant of its [`Claim`](gateway_core::Claim) | `metadata.tenant` |
+/// | `user` | `metadata.player_id` |
+/// | `metadata` | `metadata.locale` if it has a `locale`, the rest `metadata.extra` |
+/// | the header `x-request-timeout-ms` | the call's deadline (`grpc-timeout`) |
+/// | `stop` | nothing: the answer is cut on this side, and the call cancelled |
+///
+/// The plain dialect has no metadata but the trace id. Other fields that merely colour an answer (`seed`, penalties)
+/// are left out. A `finish_reason` is `stop` unless the worker's trailers say `finish-reason: length`; there is a
+/// `usage` if they have `prompt-tokens` and `completion-tokens`.
 ///
 /// Bounds: 1,024 calls at once, 64 KiB on their way on each before they are read, messages of 100 MiB; 5 s to
 /// connect. All can be set, see [`GrpcLink::builder`].
