@@ -6,6 +6,9 @@
 //!     --gateway ws://gateway.example:8080/ws/runners --upstream http://127.0.0.1:8000 --id gpu-1
 //! ```
 //!
+//! A gateway is dialled over WebSocket (`ws://…`) or gRPC (`grpc://host:port`, `unix:PATH`); the runner may hold some
+//! of either.
+//!
 //! The engine's models, slots and load are asked from the engine itself (llama.cpp, Ollama, vLLM, or
 //! anything with `/v1/models`). SIGTERM and SIGINT drain: the gateways send nothing new, what is under way
 //! may end.
@@ -17,6 +20,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use gateway_core::{BoxError, CancellationToken, RunnerId, RunnerSpec};
+use gateway_transport_grpc::dial_in::agent::Grpc;
 use gateway_transport_http::{EngineLink, HttpLink};
 use gateway_transport_ws::agent::Agent;
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,7 +31,7 @@ const DRAIN: Duration = Duration::from_secs(30);
 /// Dials in to gateways and serves what they send from an OpenAI-compatible engine.
 #[derive(Parser, Debug)]
 struct Flags {
-    /// A gateway's door, such as ws://gateway:8080/ws/runners; may be given several times
+    /// A gateway, such as ws://gateway:8080/ws/runners or grpc://gateway:50050; may be given several times
     #[arg(long, required = true, value_name = "URL")]
     gateway: Vec<String>,
     /// The runner token of the gateways
@@ -99,8 +103,12 @@ async fn run(flags: Flags) -> Result<(), BoxError> {
         Some(slots) => spec = spec.slots(slots),
         None => tracing::warn!("the engine does not say how many requests it takes at once; set --slots"),
     }
-    let mut agent =
-        Agent::builder().token(flags.token).spec(spec).engine(Arc::new(engine)).drain_timeout(DRAIN);
+    let mut agent = Agent::builder()
+        .transport(Grpc)
+        .token(flags.token)
+        .spec(spec)
+        .engine(Arc::new(engine))
+        .drain_timeout(DRAIN);
     for gateway in flags.gateway {
         agent = agent.gateway(gateway);
     }

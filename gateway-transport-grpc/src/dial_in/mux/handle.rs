@@ -114,6 +114,7 @@ impl<S: Side> Handle<S> {
             stream.queue(chunk);
             let done = chunk.is_empty();
             if !done {
+                stream.held_back = true;
                 remember(&mut stream.sender, cx.waker());
             }
             let writer = if chunk.len() < before { put_in_ring(stream, self.id, ring, writer) } else { None };

@@ -193,7 +193,7 @@ impl<S: Side> State<S> {
             return Err(Violation(format!("a window update of {bytes} bytes for stream {id}")));
         };
         stream.credit = credit;
-        wakers[1] = stream.sender.take();
+        wakers[1] = stream.let_go();
         Ok(())
     }
 }

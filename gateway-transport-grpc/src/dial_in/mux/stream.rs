@@ -27,6 +27,8 @@ pub(super) struct Stream<S: Side> {
     /// In the ring of those with something to send.
     pub(super) in_ring: bool,
     pub(super) sender: Option<Waker>,
+    /// The sender waits until it may queue more, and not only for the stream's end.
+    pub(super) held_back: bool,
     // Inward.
     pub(super) in_head: Option<S::Head>,
     pub(super) head_seen: bool,
@@ -76,6 +78,7 @@ impl<S: Side> Stream<S> {
             out_done: false,
             in_ring: false,
             sender: None,
+            held_back: false,
             in_head: None,
             head_seen: false,
             inbox: Inbox::default(),
@@ -101,6 +104,15 @@ impl<S: Side> Stream<S> {
 
     pub(super) fn can_queue(&self) -> bool {
         self.credit > 0 && self.queued.len() < QUEUED_CHUNKS
+    }
+
+    /// Whoever waits until it may queue more, if it may: nobody is woken for nothing.
+    pub(super) fn let_go(&mut self) -> Option<Waker> {
+        if !self.held_back || !self.can_queue() {
+            return None;
+        }
+        self.held_back = false;
+        self.sender.take()
     }
 
     pub(super) fn queue_end(&mut self, trailers: HeaderMap) {

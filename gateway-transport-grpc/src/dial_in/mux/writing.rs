@@ -114,9 +114,7 @@ impl<S: Side> State<S> {
                 } else {
                     payload = Some(data);
                 }
-                if stream.can_queue() {
-                    wakers.extend(stream.sender.take());
-                }
+                wakers.extend(stream.let_go());
                 if stream.is_ready() {
                     stream.in_ring = true;
                     self.ring.push_back(id);
