@@ -15,6 +15,8 @@ mod inbox;
 mod reading;
 mod side;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod writing;
 
 use std::collections::{HashMap, VecDeque};
