@@ -15,7 +15,8 @@ pub use contract::Dialect;
 pub use link::{GrpcLink, GrpcLinkBuilder, InvalidGrpcLink, WorkerHealth};
 pub use runners::{GrpcRunner, GrpcRunners, InvalidGrpcRunner};
 pub use server::{
-    Beside, BesideFuture, GrpcFuture, GrpcServer, GrpcServerBuilder, GrpcServerError, PromptAs,
+    Beside, BesideFuture, GrpcFuture, GrpcServer, GrpcServerBuilder, GrpcServerError, LenientAuthority,
+    PromptAs,
 };
 pub use translate::PromptTemplate;
 #[cfg(feature = "jinja")]

@@ -2,16 +2,22 @@
 
 mod server_support;
 
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use bytes::Bytes;
 use gateway_core::QueuePolicy;
 use gateway_testkit::{Fault, MockEngine, Script, Seen};
 use gateway_transport_grpc::GrpcServer;
 use gateway_transport_grpc::proto::cy_llm::ai_inference_client::AiInferenceClient;
 use gateway_transport_grpc::proto::cy_llm::{GenerationParameters, StreamPredictRequest};
+use http_body_util::{BodyExt, StreamBody};
 use server_support::*;
 use tonic::Code;
 use tonic_types::StatusExt;
+use tower_service::Service;
 
 #[tokio::test]
 async fn a_wrong_token_is_unauthenticated_and_reaches_no_runner() {
@@ -141,6 +147,42 @@ async fn a_prompt_beyond_the_limits_is_an_invalid_argument() {
     assert_eq!(engine.counts().started, 0);
     let (messages, _) = all(predict(&server, vec![asked(&"x".repeat(9_000))]).await.unwrap()).await;
     assert_eq!(text(&messages), "a");
+}
+
+/// A message of a stranger's, of which the pieces after the first 64 KiB are counted when they are read.
+#[tokio::test]
+async fn of_a_stranger_no_large_message_is_read() {
+    const PIECE: usize = 16 << 10;
+    let (_gateway, mut server) = serve(&words(&["a"]));
+    let read = |token: &'static str, server: &mut GrpcServer| {
+        let counted = Arc::new(AtomicUsize::new(0));
+        let count = counted.clone();
+        let frames = (0..64).map(move |number| {
+            count.fetch_add(1, Relaxed);
+            // All of it is one message of 1 MiB with a prompt and nothing else.
+            let mut piece = vec![0; PIECE];
+            if number == 0 {
+                piece[..9].copy_from_slice(&[0, 0, 0x0f, 0xff, 0xfb, 0x12, 0xf7, 0xff, 0x3f]);
+            }
+            Ok::<_, Infallible>(http_body::Frame::data(Bytes::from(piece)))
+        });
+        let request = http::Request::post("/cy.llm.AiInference/StreamPredict")
+            .header("content-type", "application/grpc")
+            .header("authorization", format!("Bearer {token}"))
+            .body(StreamBody::new(tokio_stream::iter(frames)))
+            .unwrap();
+        let answering = server.call(request);
+        async move {
+            let (_, body) = answering.await.unwrap().into_parts();
+            let trailers = body.collect().await.unwrap().trailers().cloned().expect("trailers");
+            (trailers["grpc-status"].to_str().unwrap().to_owned(), counted.load(Relaxed))
+        }
+    };
+    let (status, pieces) = read("wrong", &mut server).await;
+    assert_eq!(status, "16", "unauthenticated");
+    assert!(pieces <= 6, "{pieces} pieces of {PIECE} bytes were read");
+    let (status, pieces) = read(CLIENT, &mut server).await;
+    assert_eq!((status.as_str(), pieces), ("3", 64), "it is read whole, and names no model");
 }
 
 #[tokio::test(start_paused = true)]

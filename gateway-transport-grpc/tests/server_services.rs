@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use gateway_core::{Command, ModelId};
+use gateway_core::{Command, ModelId, ModelState, RunnerId, RunnerSpec, RunnerStatus};
 use gateway_testkit::{Fault, MockEngine, Script, Seen};
 use gateway_transport_grpc::proto::ai_inference as plain;
 use gateway_transport_grpc::proto::ai_inference::ai_inference_client::AiInferenceClient as PlainClient;
@@ -68,18 +68,35 @@ async fn control_does_what_the_caller_may() {
     let nameless = control(&server, ADMIN, command("unload_model", &[])).await.unwrap();
     assert_eq!(nameless["status"], "error");
     join(&gateway, "r/2", 1, &engine);
+    // What it says of itself after a command.
+    engine.set_status(RunnerStatus::serving([model.clone()]));
     let unloaded = control(&server, ADMIN, command("unload_model", &[("model_id", "m")])).await.unwrap();
     assert_eq!((unloaded["status"].as_str(), unloaded["runners"].as_str()), ("ok", "r/2,r1"), "{unloaded:?}");
     assert_eq!(engine.commands(), [Command::UnloadModel(model.clone()), Command::UnloadModel(model.clone())]);
-    let one =
-        control(&server, ADMIN, command("load_model", &[("model_id", "m"), ("runner", "r1")])).await.unwrap();
-    assert_eq!((one["status"].as_str(), one["runners"].as_str()), ("ok", "r1"), "{one:?}");
     let none = control(&server, ADMIN, command("load_model", &[("model_id", "x")])).await.unwrap();
     assert_eq!(none["status"], "error");
     assert!(none["message"].contains("`x`"), "{none:?}");
     let nobody =
         control(&server, ADMIN, command("load_model", &[("model_id", "m"), ("runner", "no")])).await.unwrap();
     assert_eq!(nobody["status"], "error");
+}
+
+#[tokio::test]
+async fn a_model_is_loaded_where_it_is_on_disk() {
+    let engine = words(&["a"]);
+    let (gateway, server) = serve(&engine);
+    let model = ModelId::new("on-disk").unwrap();
+    let mut status = RunnerStatus::serving([model.clone()]);
+    engine.set_status(status.clone());
+    status.models[0].state = ModelState::Available;
+    let spec = RunnerSpec::new(RunnerId::new("r2").unwrap());
+    gateway.dispatcher().registry().join(spec, status, engine.link());
+    let load = || control(&server, ADMIN, command("load_model", &[("model_id", "on-disk")]));
+    let loaded = load().await.unwrap();
+    assert_eq!((loaded["status"].as_str(), loaded["runners"].as_str()), ("ok", "r2"), "{loaded:?}");
+    let again = load().await.unwrap();
+    assert_eq!((again["status"].as_str(), again["runners"].as_str()), ("ok", "r2"), "{again:?}");
+    assert_eq!(engine.commands(), [Command::LoadModel(model)], "what is loaded is not loaded again");
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ use tower_service::Service;
 
 use super::api::Api;
 use super::ask::PromptAs;
+use super::doorkeeper::Doorkeeper;
 use super::health::StandardHealth;
 use super::inner::Inner;
 use super::mounted::Services;
@@ -147,8 +148,10 @@ impl GrpcServerBuilder {
             tally: Arc::default(),
         });
         let (api, most) = (Api(shared.clone()), self.max_message_bytes);
-        self.add(PackagedServer::new(api.clone()).max_decoding_message_size(most));
-        self.add(PlainServer::new(api).max_decoding_message_size(most));
+        let packaged = PackagedServer::new(api.clone()).max_decoding_message_size(most);
+        let plain = PlainServer::new(api).max_decoding_message_size(most);
+        self.add(Doorkeeper::new(packaged, shared.clone()));
+        self.add(Doorkeeper::new(plain, shared.clone()));
         if self.reflection {
             self.reflect()?;
         }

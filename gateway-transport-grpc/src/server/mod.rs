@@ -3,10 +3,12 @@
 mod answer;
 mod api;
 mod ask;
+mod authority;
 mod beside;
 mod builder;
 mod caller;
 mod control;
+mod doorkeeper;
 mod health;
 mod inner;
 mod mounted;
@@ -30,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
 pub use ask::PromptAs;
+pub use authority::LenientAuthority;
 pub use beside::{Beside, BesideFuture};
 pub use builder::{GrpcServerBuilder, GrpcServerError};
 use inner::Inner;
@@ -70,12 +73,15 @@ use tally::Tally;
 /// `runner`, or one that has the model, or all that have it loaded (`force` unloads what is in use). `Health` needs no
 /// credentials and tells of the whole fleet.
 ///
+/// More than 64 KiB of a call are read only of those whom the gateway lets in, and of a message no more than
+/// [`GrpcServerBuilder::max_message_bytes`].
+///
 /// # Serving it
 ///
 /// ```
 /// use std::convert::Infallible;
 /// use gateway_core::CancellationToken;
-/// use gateway_transport_grpc::GrpcServer;
+/// use gateway_transport_grpc::{GrpcServer, LenientAuthority};
 /// use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 /// use hyper_util::service::TowerToHyperService;
 /// use tokio::net::{TcpListener, UnixListener};
@@ -122,7 +128,7 @@ use tally::Tally;
 /// loop {
 ///     tokio::select! {
 ///         Ok((io, _)) = tcp.accept() => { tokio::spawn(serve(io, grpc.clone())); }
-///         Ok((io, _)) = unix.accept() => { tokio::spawn(serve(io, grpc.clone())); }
+///         Ok((io, _)) = unix.accept() => { tokio::spawn(serve(LenientAuthority::new(io), grpc.clone())); }
 ///         () = stop.cancelled() => break,
 ///     }
 /// }

@@ -59,10 +59,11 @@ where
     }
 
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<C::PredictResponse, Status>>> {
-        if let Some(deadline) = &mut self.deadline {
-            if deadline.as_mut().poll(cx).is_ready() && !matches!(self.state, State::Ended) {
-                return Poll::Ready(Some(Err(Status::deadline_exceeded("The time for the call is up."))));
-            }
+        if let Some(deadline) = &mut self.deadline
+            && !matches!(self.state, State::Ended)
+            && deadline.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Some(Err(Status::deadline_exceeded("The time for the call is up."))));
         }
         loop {
             match &mut self.state {
