@@ -7,6 +7,9 @@ use gateway_core::{Balancer, BoxError, InMemoryRegistry, Registry};
 #[cfg(feature = "sqlite")]
 use gateway_http::SqliteLog;
 use gateway_http::{BearerTokens, Gateway, GatewayBuilder, RequestSink};
+use gateway_transport_grpc::dial_in::{DialInService, GrpcDialIn};
+use gateway_transport_grpc::proto::descriptors;
+use gateway_transport_grpc::{GrpcServer, GrpcServerError};
 use gateway_transport_http::{HttpRunners, HttpRunnersHandle};
 use gateway_transport_ws::WsRunners;
 
@@ -16,6 +19,8 @@ use crate::config::{RequestLogSetting, Settings, StrategySetting};
 pub(crate) struct Assembled {
     pub(crate) gateway: Gateway,
     pub(crate) registry: Arc<dyn Registry>,
+    /// `None` if gRPC is not served.
+    pub(crate) grpc: Option<GrpcServer>,
     listed: HttpRunnersHandle,
     found: HttpRunnersHandle,
     strategy: Mutex<Strategy>,
@@ -53,7 +58,18 @@ pub(crate) fn assemble(settings: &Settings) -> Result<Assembled, BoxError> {
     if let Some(token) = &settings.runner_token {
         builder = builder.runners(WsRunners::builder().auth_token(token).build());
     }
-    Ok(Assembled { gateway: builder.build()?, registry, listed, found, strategy: Mutex::new(strategy) })
+    let mut dial_in = None;
+    if let Some(token) = settings.runner_token.as_ref().filter(|_| settings.grpc.listen.is_some()) {
+        let runners = GrpcDialIn::builder().auth_token(token).build();
+        dial_in = Some(runners.service());
+        builder = builder.runners(runners);
+    }
+    if let Some(workers) = settings.dialled()? {
+        builder = builder.runners(workers);
+    }
+    let gateway = builder.build()?;
+    let grpc = grpc(settings, &gateway, &registry, dial_in)?;
+    Ok(Assembled { gateway, registry, grpc, listed, found, strategy: Mutex::new(strategy) })
 }
 
 impl Assembled {
@@ -109,6 +125,28 @@ fn configure(settings: &Settings, balancer: Arc<dyn Balancer>) -> Result<Gateway
         builder = builder.admin_tokens(settings.admin_tokens.iter().map(String::as_str));
     }
     Ok(builder)
+}
+
+/// The same gateway for those who speak gRPC, and where runners dial in.
+fn grpc(
+    settings: &Settings,
+    gateway: &Gateway,
+    registry: &Arc<dyn Registry>,
+    dial_in: Option<DialInService>,
+) -> Result<Option<GrpcServer>, GrpcServerError> {
+    let grpc = &settings.grpc;
+    if grpc.listen.is_none() {
+        return Ok(None);
+    }
+    let mut server = GrpcServer::builder(gateway.clone())
+        .registry(registry.clone())
+        .prompt_as(grpc.prompt_as)
+        .reflection(grpc.reflection)
+        .max_message_bytes(grpc.max_message_bytes);
+    if let Some(dial_in) = dial_in {
+        server = server.service(dial_in, descriptors::RUNNER_GATEWAY);
+    }
+    server.build().map(Some)
 }
 
 #[cfg(feature = "sqlite")]

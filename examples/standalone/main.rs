@@ -25,7 +25,8 @@ use gateway_core::BoxError;
 use tokio_util::sync::CancellationToken;
 
 use assemble::{Assembled, assemble};
-use config::{Flags, Settings};
+use config::{Flags, GrpcListen, Settings};
+use server::Speaks;
 
 /// How long requests under way may take to end after the first signal.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -75,6 +76,12 @@ fn start(flags: &Flags) -> Result<(), BoxError> {
     runtime.block_on(run(settings, flags, text))
 }
 
+/// Where gRPC alone is served.
+enum Listener {
+    Tcp(tokio::net::TcpListener),
+    Unix(server::UnixSocket),
+}
+
 async fn run(mut settings: Settings, flags: &Flags, text: Option<String>) -> Result<(), BoxError> {
     let stop = CancellationToken::new();
     tokio::spawn(server::stop_on_signals(stop.clone())?);
@@ -96,10 +103,23 @@ async fn run(mut settings: Settings, flags: &Flags, text: Option<String>) -> Res
         None => None,
     };
     let assembled = assemble(&settings)?;
-    let Assembled { gateway, registry, .. } = &assembled;
+    let Assembled { gateway, registry, grpc, .. } = &assembled;
+    // Before anything is served: who starts with the wrong path should hear of it.
+    let grpc_listener = match &settings.grpc.listen {
+        Some(GrpcListen::Tcp(address)) => Some(Listener::Tcp(server::listen(address).await?)),
+        Some(GrpcListen::Unix(path)) => {
+            Some(Listener::Unix(server::listen_unix(path, settings.grpc.socket_mode)?))
+        }
+        Some(GrpcListen::WithHttp) | None => None,
+    };
     // The tokens of a demo are nowhere to be read again.
     let reload = if settings.demo { None } else { Some(reload::Reload::new(flags, text)?) };
     tracing::info!(%address, "listening");
+    match &grpc_listener {
+        Some(Listener::Tcp(listener)) => tracing::info!(address = %listener.local_addr()?, "gRPC listening"),
+        Some(Listener::Unix(socket)) => tracing::info!(address = %socket, "gRPC listening"),
+        None => {}
+    }
 
     let mut observer = tokio::task::JoinSet::new();
     if let Some(listener) = observability {
@@ -108,10 +128,33 @@ async fn run(mut settings: Settings, flags: &Flags, text: Option<String>) -> Res
         let (service, never) = (gateway.observability(), CancellationToken::new());
         observer.spawn(server::serve(listener, service, 64, never, Duration::ZERO));
     }
-    let server =
-        server::serve(listener, gateway.clone(), settings.max_connections, stop.clone(), DRAIN + LAST_WORDS);
+    let (most, patience) = (settings.max_connections, DRAIN + LAST_WORDS);
+    let server = async {
+        match grpc {
+            Some(grpc) if settings.grpc.listen == Some(GrpcListen::WithHttp) => {
+                let both = grpc.beside(gateway.clone());
+                server::serve_as(listener, Speaks::Both, both, most, stop.clone(), patience).await;
+            }
+            _ => server::serve(listener, gateway.clone(), most, stop.clone(), patience).await,
+        }
+    };
+    let grpc_server = async {
+        let (Some(listener), Some(grpc)) = (grpc_listener, grpc.clone()) else { return };
+        let stop = stop.clone();
+        match listener {
+            Listener::Tcp(listener) => {
+                server::serve_as(listener, Speaks::Http2, grpc, most, stop, patience).await;
+            }
+            Listener::Unix(listener) => {
+                server::serve_as(listener, Speaks::Http2, grpc, most, stop, patience).await;
+            }
+        }
+    };
     let drain = async {
         stop.cancelled().await;
+        if let Some(grpc) = grpc {
+            grpc.close();
+        }
         gateway.shutdown(DRAIN).await
     };
     let demo = async {
@@ -133,7 +176,7 @@ async fn run(mut settings: Settings, flags: &Flags, text: Option<String>) -> Res
             reload.run(&settings, &assembled, &stop).await;
         }
     };
-    let ((), drained, demo, ()) = tokio::join!(server, drain, demo, changes);
+    let ((), (), drained, demo, ()) = tokio::join!(server, grpc_server, drain, demo, changes);
     // What was cut has told its end to the request log only now.
     gateway.shutdown(Duration::ZERO).await;
     tracing::info!(?drained, "ended");

@@ -1,5 +1,10 @@
 //! Listening, accepting and ending: what the gateway leaves to whoever mounts it.
 
+#[path = "server/bounded.rs"]
+mod bounded;
+#[path = "server/unix.rs"]
+mod unix;
+
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -8,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use gateway_core::BoxError;
 use gateway_transport_ws::PeerAddr;
 use http::{Request, Response, header};
 use http_body::Body;
@@ -15,6 +21,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -32,6 +39,9 @@ const HEADER_READ: Duration = Duration::from_secs(60);
 const WRITE_STALL: Duration = Duration::from_secs(120);
 /// The pause after an accept that failed for want of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+#[allow(unused_imports, reason = "tests need not name it")]
+pub(crate) use unix::{UnixSocket, listen_unix};
 
 /// Listens at `host:port`.
 ///
@@ -57,7 +67,36 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves `service` until `stop`, then lets the answers under way end, but no longer than `drain`.
+/// What is spoken on a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Speaks {
+    Http1,
+    /// From the first byte on, as clients of gRPC do.
+    Http2,
+    /// Whichever the client begins with.
+    Both,
+}
+
+/// Where connections come from.
+pub(crate) trait Listen: Sized {
+    type Stream: AsyncRead + AsyncWrite + Send + 'static;
+
+    /// The next connection, and where its client is if that can be said.
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Option<SocketAddr>)>> + Send;
+}
+
+impl Listen for TcpListener {
+    type Stream = TcpStream;
+
+    async fn accept(&self) -> io::Result<(TcpStream, Option<SocketAddr>)> {
+        let (stream, peer) = Self::accept(self).await?;
+        // Small writes must not wait for an ACK; a socket that refuses is about to fail anyway.
+        let _ = stream.set_nodelay(true);
+        Ok((stream, Some(peer)))
+    }
+}
+
+/// Serves HTTP/1 until `stop`, then lets the answers under way end, but no longer than `drain`.
 pub(crate) async fn serve<S, B>(
     listener: TcpListener,
     service: S,
@@ -67,8 +106,26 @@ pub(crate) async fn serve<S, B>(
 ) where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    serve_as(listener, Speaks::Http1, service, max_connections, stop, drain).await;
+}
+
+/// The same, whatever is spoken.
+pub(crate) async fn serve_as<L, S, B>(
+    listener: L,
+    speaks: Speaks,
+    service: S,
+    max_connections: usize,
+    stop: CancellationToken,
+    drain: Duration,
+) where
+    L: Listen,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: Into<BoxError>,
 {
     let places = Arc::new(Semaphore::new(max_connections));
     let mut connections = JoinSet::new();
@@ -80,28 +137,18 @@ pub(crate) async fn serve<S, B>(
         };
         let Some(Some((place, stream, peer))) = stop.run_until_cancelled(next).await else { break };
         while connections.try_join_next().is_some() {}
-        let service = service.clone();
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_READ)
-            .serve_connection(
-                TokioIo::new(patient(stream)),
-                service_fn(move |request| call(&service, peer, request)),
-            )
-            .with_upgrades();
-        let stop = stop.clone();
+        let (service, stop) = (service.clone(), stop.clone());
         connections.spawn(async move {
             let _place = place;
-            let mut connection = pin!(connection);
-            let ended = match stop.run_until_cancelled(connection.as_mut()).await {
-                Some(ended) => ended,
-                None => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
+            let stream = patient(stream);
+            let ended = match speaks {
+                Speaks::Http1 => http1_connection(stream, service, peer, stop).await,
+                Speaks::Http2 | Speaks::Both => {
+                    bounded::connection(stream, speaks, service, peer, stop).await
                 }
             };
             if let Err(error) = ended {
-                tracing::debug!(%peer, %error, "connection ended early");
+                tracing::debug!(?peer, %error, "connection ended early");
             }
         });
     }
@@ -112,7 +159,36 @@ pub(crate) async fn serve<S, B>(
     }
 }
 
-fn call<S>(service: &S, peer: SocketAddr, mut request: Request<Incoming>) -> S::Future
+async fn http1_connection<I, S, B>(
+    stream: Patient<I>,
+    service: S,
+    peer: Option<SocketAddr>,
+    stop: CancellationToken,
+) -> Result<(), BoxError>
+where
+    I: AsyncRead + AsyncWrite + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_READ)
+        .serve_connection(TokioIo::new(stream), service_fn(move |request| call(&service, peer, request)))
+        .with_upgrades();
+    let mut connection = pin!(connection);
+    match stop.run_until_cancelled(connection.as_mut()).await {
+        Some(ended) => ended?,
+        None => {
+            connection.as_mut().graceful_shutdown();
+            connection.await?;
+        }
+    }
+    Ok(())
+}
+
+fn call<S>(service: &S, peer: Option<SocketAddr>, mut request: Request<Incoming>) -> S::Future
 where
     S: Service<Request<Incoming>> + Clone,
 {
@@ -120,27 +196,26 @@ where
     // need not pay for it.
     let path = request.uri().path();
     let is_inference = matches!(path, "/v1/chat/completions" | "/v1/completions" | "/v1/embeddings");
-    if !is_inference || request.headers().contains_key(header::UPGRADE) {
+    let is_asked = !is_inference || request.headers().contains_key(header::UPGRADE);
+    if let Some(peer) = peer.filter(|_| is_asked) {
         request.extensions_mut().insert(PeerAddr(peer));
     }
     service.clone().call(request)
 }
 
 /// A stream that fails when its peer takes nothing for too long.
-fn patient(stream: TcpStream) -> Pin<Box<TimeoutStream<TcpStream>>> {
+type Patient<I> = Pin<Box<TimeoutStream<I>>>;
+
+fn patient<I: AsyncRead + AsyncWrite>(stream: I) -> Patient<I> {
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(WRITE_STALL));
     Box::pin(stream)
 }
 
-async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+async fn accept<L: Listen>(listener: &L) -> (L::Stream, Option<SocketAddr>) {
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => {
-                // Small writes must not wait for an ACK; a socket that refuses is about to fail anyway.
-                let _ = stream.set_nodelay(true);
-                return (stream, peer);
-            }
+            Ok(accepted) => return accepted,
             // The client was gone before we came to it.
             Err(error)
                 if matches!(

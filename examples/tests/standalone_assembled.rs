@@ -1,6 +1,7 @@
 //! What is set reaches the gateway that `standalone` builds.
 
 #[path = "../standalone/assemble.rs"]
+#[allow(dead_code, reason = "gRPC is in standalone_grpc.rs")]
 mod assemble;
 #[path = "../standalone/config/mod.rs"]
 #[allow(dead_code, reason = "what the program itself goes by is in standalone_config.rs")]

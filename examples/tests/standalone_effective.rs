@@ -65,6 +65,8 @@ fn what_is_in_force_can_be_written_out_and_read_again_without_a_secret() {
         [[client]]\ntoken = 's3cret-d'\nname = 'ci'\n\
         [[runner]]\nurl = 'http://a:1'\napi_key = 's3cret-e'\nprobe_interval_s = 3\n\
         [discovery]\nmode = 'dns'\nnames = ['dns://llm:8000']\napi_key = 's3cret-f'\n\
+        [grpc]\nlisten = 'unix:/run/g.sock'\n\
+        [[grpc.runner]]\naddress = 'unix:/run/w.sock'\ntoken = 's3cret-g'\n\
         [[generic]]\nprefix = '/tasks'\n";
     let flags = Flags::parse_from(["standalone", "--listen", "[::1]:3"]);
     let look_up = |name: &str| (name == "STATIC_BACKENDS").then(|| "http://b:2".to_owned());
@@ -78,6 +80,9 @@ fn what_is_in_force_can_be_written_out_and_read_again_without_a_secret() {
         "patience_s = 30.0",
         "dns://llm:8000",
         "(hidden)",
+        "unix:/run/g.sock",
+        "unix:/run/w.sock",
+        "max_message_bytes = 67108864",
     ] {
         assert!(written.contains(part), "{part} is missing in {written}");
     }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::discovery::Discovery;
 use super::generic::{Forwarded, GenericEntry, NeedsSection};
+use super::grpc::Grpc;
 use super::lifecycle::Lifecycle;
 use super::models::Models;
 use super::queue::Queue;
@@ -46,6 +47,7 @@ section! {
         models: Models = Models::default(),
         discovery: Discovery = Discovery::default(),
         request_log: RequestLog = RequestLog::default(),
+        grpc: Grpc = Grpc::default(),
         generic: Vec<GenericEntry> = Vec::new(),
         needs: NeedsSection = NeedsSection::default(),
         forwarded: Forwarded = Forwarded::default(),

@@ -13,6 +13,9 @@ pub(crate) struct Flags {
     /// Where to listen, host:port [default: 127.0.0.1:8080]
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) listen: Option<String>,
+    /// Where to serve gRPC: host:port, unix:PATH, or http for the port of the HTTP API [default: nowhere]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) grpc_listen: Option<String>,
     /// Settings in TOML; see the example in standalone/gateway.toml
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
@@ -30,11 +33,14 @@ pub(crate) struct Flags {
 const ENVIRONMENT: &str = "\
 Environment:
   GATEWAY_HOST, GATEWAY_PORT   where to listen; each replaces its half of the address
+  GATEWAY_GRPC_LISTEN          where to serve gRPC: host:port, unix:PATH, or http for the port of the HTTP API
   GATEWAY_BEARER_TOKEN         the token of clients
   GATEWAY_BEARER_TOKENS        several of them, separated by commas
   GATEWAY_ADMIN_TOKEN          the token for /admin and /runners
   GATEWAY_RUNNER_TOKEN         the token of runners that dial in; without it there is no /ws/runners
   STATIC_BACKENDS              runners that have an HTTP address, separated by commas
+  SIDECAR_GRPC_ADDR            workers that speak gRPC: host:port or unix:PATH, separated by commas
+  COORDINATOR_UDS_PATH         the same; what is only a path is that of a socket
   OLLAMA_BASE_URL              an Ollama server
   DEFAULT_BACKEND              the kind of engine that /v1/metadata names as the default
   DISCOVERY_MODE               static, dns, file or kubernetes; what each needs is in the file

@@ -5,6 +5,7 @@ use gateway_transport_http::{EngineKind, RunnerEntry};
 use super::discovery::Mode;
 use super::file::File;
 use super::generic::GenericEntry;
+use super::grpc::GrpcEntry;
 use super::section::{ConfigError, Seconds, Secret};
 use super::{Flags, LISTEN, OBSERVABILITY};
 
@@ -26,6 +27,7 @@ impl File {
             None => Self::default(),
         };
         file.addresses(flags, &var)?;
+        file.grpc(flags, &var);
         file.tokens(&var);
         file.runners(&var)?;
         file.default_backend = var("DEFAULT_BACKEND").or(file.default_backend);
@@ -52,6 +54,23 @@ impl File {
             self.observability = Some(address("observability", base, host, port)?);
         }
         Ok(())
+    }
+
+    fn grpc(&mut self, flags: &Flags, var: &impl Fn(&str) -> Option<String>) {
+        let grpc = &mut self.grpc;
+        grpc.listen = flags.grpc_listen.clone().or_else(|| var("GATEWAY_GRPC_LISTEN")).or(grpc.listen.take());
+        let sidecars = var("SIDECAR_GRPC_ADDR").map(|csv| list(&csv)).unwrap_or_default();
+        let coordinators = var("COORDINATOR_UDS_PATH").map(|csv| list(&csv)).unwrap_or_default();
+        let coordinators = coordinators.into_iter().map(|path| match path.starts_with(['/', '.']) {
+            true => format!("unix:{path}"),
+            false => path,
+        });
+        for address in sidecars.into_iter().chain(coordinators) {
+            // What the file says of the same worker is more than its address.
+            if grpc.runner.iter().all(|runner| runner.address != address) {
+                grpc.runner.push(GrpcEntry::at(address));
+            }
+        }
     }
 
     fn tokens(&mut self, var: &impl Fn(&str) -> Option<String>) {

@@ -4,6 +4,7 @@ mod discovery;
 mod file;
 mod flags;
 mod generic;
+mod grpc;
 mod lifecycle;
 mod merge;
 mod models;
@@ -29,6 +30,8 @@ pub(crate) use file::ClientEntry;
 use file::File;
 pub(crate) use flags::Flags;
 use generic::Generic;
+#[allow(unused_imports, reason = "tests of the other settings do without")]
+pub(crate) use grpc::{GrpcListen, GrpcSetting};
 pub(crate) use request_log::RequestLogSetting;
 pub(crate) use section::ConfigError;
 use section::Secret;
@@ -67,6 +70,7 @@ pub(crate) struct Settings {
     /// `None`: requests are not kept.
     pub(crate) request_log: Option<RequestLogSetting>,
     pub(crate) generic: Generic,
+    pub(crate) grpc: GrpcSetting,
     pub(crate) clients: Vec<ClientEntry>,
     pub(crate) runners: Vec<RunnerEntry>,
     /// Of runners that are not written down here. What it comes to is in [`Settings::sources`].
@@ -123,6 +127,7 @@ impl Settings {
             sse_keepalive: file.sse_keepalive_s.unless_zero(),
             request_log: file.request_log.setting()?,
             generic: Generic { routes: file.generic, needs: file.needs, forwarded: file.forwarded },
+            grpc: file.grpc.setting()?,
             clients: file.client,
             runners: file.runner,
             discovery: file.discovery,
@@ -134,13 +139,15 @@ impl Settings {
 
     /// What is read at the start only, by key, to find out whether it has changed. Never shown.
     #[allow(dead_code, reason = "tests of the settings alone do without")]
-    pub(crate) fn fixed(&self) -> [(&'static str, String); 5] {
+    pub(crate) fn fixed(&self) -> [(&'static str, String); 6] {
         [
             ("listen", self.listen.clone()),
             ("observability", self.observability.clone().unwrap_or_default()),
             ("limits.max_connections", self.max_connections.to_string()),
             ("runner_token", self.runner_token.clone().unwrap_or_default()),
             ("request_log", format!("{:?}", self.request_log)),
+            // Both what is served and who is dialled.
+            ("grpc", format!("{:?} {:?}", self.grpc, self.grpc.secrets())),
         ]
     }
 
@@ -174,7 +181,7 @@ impl Settings {
             return Err(ConfigError::at("sse_keepalive_s", problem));
         }
         self.balancer()?;
-        let _ = (self.listed()?, self.found()?);
+        let _ = (self.listed()?, self.found()?, self.dialled()?);
         for client in &self.clients {
             client.identity()?;
         }
