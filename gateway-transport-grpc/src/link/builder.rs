@@ -72,7 +72,7 @@ impl GrpcLink {
     pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
     /// How long Health, `list_models` and `ping` may take unless [set](GrpcLinkBuilder::question_timeout).
     pub const QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
-    /// How often a connection with calls on it is pinged unless [set](GrpcLinkBuilder::keepalive), as the
+    /// After how long a silence a connection with calls on it is pinged unless [set](GrpcLinkBuilder::keepalive), as the
     /// contract's own programs do.
     pub const KEEPALIVE: Duration = Duration::from_secs(30);
     /// How long a ping may take, as the contract's own programs have it.
@@ -156,8 +156,10 @@ impl GrpcLinkBuilder {
         self
     }
 
-    /// How often a connection with calls on it is pinged, and how long a ping may take before the connection is
-    /// given up. The interval doubles for a worker that finds it too often. Default: [`GrpcLink::KEEPALIVE`]
+    /// How long nothing may be heard on a connection with calls on it before it is pinged, and how long a ping may take
+    /// before the connection is given up. After three pings in a row the next come five minutes apart, because
+    /// gRPC's servers close a connection for more; the interval doubles for a worker that finds it too often even so.
+    /// Default: [`GrpcLink::KEEPALIVE`]
     /// and [`GrpcLink::KEEPALIVE_TIMEOUT`].
     pub fn keepalive(mut self, interval: Duration, limit: Duration) -> Self {
         self.keepalive = (interval.max(Duration::from_millis(1)), limit);

@@ -66,7 +66,7 @@ pub(crate) struct Call {
     stage: Stage,
     frames: Frames,
     /// Dropped last: the stream's place is free when the stream is.
-    _place: Place,
+    place: Place,
 }
 
 enum Stage {
@@ -78,7 +78,7 @@ enum Stage {
 
 impl Call {
     pub(super) fn new(response: ResponseFuture, message_limit: usize, place: Place) -> Self {
-        Self { stage: Stage::Head(response), frames: Frames::new(message_limit), _place: place }
+        Self { stage: Stage::Head(response), frames: Frames::new(message_limit), place }
     }
 
     /// The next message, or the end. Not to be polled after that or an error.
@@ -91,6 +91,7 @@ impl Call {
                 Stage::Head(response) => {
                     let (head, stream) =
                         ready!(Pin::new(response).poll(cx)).map_err(before_head)?.into_parts();
+                    self.place.heard();
                     // A call without a message may end with its head.
                     if let Some(status) = WorkerStatus::read(&head.headers) {
                         self.stage = Stage::Over;
@@ -101,6 +102,7 @@ impl Call {
                 }
                 Stage::Messages(stream) => match ready!(stream.poll_data(cx)) {
                     Some(Ok(data)) => {
+                        self.place.heard();
                         // Fails only for more than was received.
                         let _ = stream.flow_control().release_capacity(data.len());
                         self.frames.push(data);

@@ -5,7 +5,7 @@
 //! out: it is as much as all windows of its streams.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -39,11 +39,17 @@ const SPARE: u32 = 4;
 /// What HTTP/2 allows for a window.
 const MAX_WINDOW: u32 = (1 << 31) - 1;
 
+/// How many pings in a row a worker gets while nothing else comes from it, and how far apart they are after that:
+/// servers of gRPC's C core close a connection with the third that follows another within five minutes of silence
+/// (`GRPC_ARG_HTTP2_MAX_PING_STRIKES`, `GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS`).
+const PINGS_IN_SILENCE: u32 = 3;
+const RARE_PINGS: Duration = Duration::from_secs(301);
+
 /// A connection over which calls can be made. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Wire {
     sender: SendRequest<Bytes>,
-    places: Arc<AtomicUsize>,
+    traffic: Arc<Traffic>,
     settings: Arc<Settings>,
 }
 
@@ -55,13 +61,28 @@ pub(super) struct Live {
     pub(super) over: CancellationToken,
 }
 
+/// What goes on on a connection.
+#[derive(Debug, Default)]
+struct Traffic {
+    calls: AtomicUsize,
+    /// Since it was last looked at.
+    heard: AtomicBool,
+}
+
 /// One of the streams that a connection may have.
 #[derive(Debug)]
-pub(super) struct Place(Arc<AtomicUsize>);
+pub(super) struct Place(Arc<Traffic>);
+
+impl Place {
+    /// Something came from the worker: it lives.
+    pub(super) fn heard(&self) {
+        self.0.heard.store(true, Ordering::Relaxed);
+    }
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Release);
+        self.0.calls.fetch_sub(1, Ordering::Release);
     }
 }
 
@@ -87,7 +108,7 @@ impl Wire {
             .enable_push(false)
             .handshake(io)
             .await?;
-        Ok((Self { sender, places: Arc::default(), settings }, connection))
+        Ok((Self { sender, traffic: Arc::default(), settings }, connection))
     }
 
     /// Asks for inference.
@@ -137,8 +158,8 @@ impl Wire {
 
     /// One more than there may be would wait inside HTTP/2, where nobody could send it elsewhere.
     fn place(&self, most: usize) -> Result<Place, LinkError> {
-        let taken = self.places.fetch_add(1, Ordering::AcqRel);
-        let place = Place(self.places.clone());
+        let taken = self.traffic.calls.fetch_add(1, Ordering::AcqRel);
+        let place = Place(self.traffic.clone());
         if taken < most {
             Ok(place)
         } else {
@@ -181,8 +202,8 @@ impl Live {
 
 /// Moves what is to be moved until the connection ends, or its worker does not answer a ping in time.
 ///
-/// Pings go out only while calls are under way: that is all that gRPC's servers put up with by default.
-/// `Err(TooManyPings)` if it was too much even so.
+/// Pings go out only while calls are under way and nothing is heard, and few of them: that is all that gRPC's servers
+/// put up with by default. `Err(TooManyPings)` if it was too much even so.
 pub(super) async fn drive<T>(
     mut connection: Connection<T, Bytes>,
     wire: Wire,
@@ -194,17 +215,20 @@ where
     let pings = connection.ping_pong();
     let limit = wire.settings.keepalive_timeout;
     // The driver is not one of those for whom the connection is kept open.
-    let places = wire.places.clone();
+    let traffic = wire.traffic.clone();
     drop(wire);
     let silent = async {
         let Some(mut pings) = pings else { return std::future::pending().await };
+        let mut unheard = 0;
         loop {
-            sleep(keepalive).await;
-            if places.load(Ordering::Acquire) == 0 {
-                continue;
-            }
-            if !matches!(timeout(limit, pings.ping(Ping::opaque())).await, Ok(Ok(_))) {
-                return;
+            sleep(if unheard < PINGS_IN_SILENCE { keepalive } else { keepalive.max(RARE_PINGS) }).await;
+            if traffic.heard.swap(false, Ordering::Relaxed) {
+                unheard = 0;
+            } else if traffic.calls.load(Ordering::Acquire) > 0 {
+                unheard += 1;
+                if !matches!(timeout(limit, pings.ping(Ping::opaque())).await, Ok(Ok(_))) {
+                    return;
+                }
             }
         }
     };
