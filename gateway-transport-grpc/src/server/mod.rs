@@ -181,8 +181,9 @@ impl GrpcServer {
         Beside { grpc: self.clone(), http }
     }
 
-    /// Ends what would never end by itself, so that connections can be drained: streams on which no request is
-    /// under way end with `UNAVAILABLE`, those that watch the health hear `NOT_SERVING`. Answers under way go on.
+    /// Ends what would never end by itself, so that connections can be drained: streams of StreamPredict on which no
+    /// request is under way end with `UNAVAILABLE`, those that watch the health hear `NOT_SERVING`. Answers under way go
+    /// on.
     ///
     /// Harmless to call again.
     pub fn close(&self) {
