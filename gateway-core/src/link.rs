@@ -114,6 +114,7 @@ enum Kind {
     Unsupported,
     RequestBody,
     TimedOut,
+    Deadline,
 }
 
 impl LinkError {
@@ -147,6 +148,12 @@ impl LinkError {
         Self::new(Kind::TimedOut, context)
     }
 
+    /// The time that the request itself gives was up, and whoever worked on it has stopped: nobody's fault. For
+    /// links that pass that time on.
+    pub fn deadline(context: &'static str) -> Self {
+        Self::new(Kind::Deadline, context)
+    }
+
     /// Adds what lies behind the error.
     pub fn because(mut self, source: impl Into<BoxError>) -> Self {
         self.source = Some(source.into());
@@ -168,6 +175,11 @@ impl LinkError {
         self.kind == Kind::RequestBody
     }
 
+    /// Whether the time that the request itself gives was up.
+    pub fn is_deadline(&self) -> bool {
+        self.kind == Kind::Deadline
+    }
+
     /// Whether a deadline for a command passed.
     pub fn is_timeout(&self) -> bool {
         self.kind == Kind::TimedOut
@@ -181,6 +193,7 @@ impl fmt::Display for LinkError {
             Kind::Lost => write!(f, "the connection to the runner failed: {}", self.context)?,
             Kind::Unsupported => write!(f, "the runner does not support {}", self.context)?,
             Kind::RequestBody => f.write_str(self.context)?,
+            Kind::Deadline => write!(f, "the time that the request gives is up: {}", self.context)?,
             Kind::TimedOut => write!(f, "the runner did not answer in time: {}", self.context)?,
         }
         match &self.source {

@@ -4,6 +4,7 @@ mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use gateway_core::{Command, RequestBody, RunnerLink};
@@ -12,6 +13,7 @@ use support::{
     DIALECTS, Worker, build, content, events, json, link, next, payload, post, sent, streamed, text, whole,
 };
 use tokio::sync::{Mutex, mpsc};
+use tonic::Status;
 
 fn completion(prompt: &str) -> gateway_core::LinkRequest {
     post("/v1/completions", format!(r#"{{"model":"m","stream":true,"prompt":"{prompt}"}}"#))
@@ -162,6 +164,33 @@ async fn deadline_and_token_travel_with_the_call() {
     assert!(!format!("{let_in:?} {:?}", let_in.describe()).contains("s3cret"));
     let shut_out = build(GrpcLink::builder(served.address()).token("wrong"));
     assert_eq!(sent(&shut_out, streamed()).await.status(), 401);
+}
+
+/// A worker that keeps to the client's own time does no wrong, however it says so.
+#[tokio::test]
+async fn a_worker_that_keeps_to_the_deadline_is_not_to_blame() {
+    for begins in [false, true] {
+        let late = Worker::new(move |_, reply| async move {
+            if begins {
+                reply.text("so far").await;
+            }
+            tokio::time::sleep(Duration::from_millis(60)).await;
+            reply.fail(Status::deadline_exceeded("too late")).await;
+        });
+        let served = late.serve(Dialect::Packaged).await;
+        for (millis, is_due) in [("50", true), ("60000", false)] {
+            let mut request = streamed();
+            request.headers_mut().insert("x-request-timeout-ms", millis.parse().unwrap());
+            match link(&served).send(request).await {
+                Ok(answer) if !begins => assert_eq!((answer.status().as_u16(), is_due), (504, false)),
+                Ok(answer) => {
+                    let error = text(answer).await.expect_err("it breaks off");
+                    assert_eq!(error.is_deadline(), is_due, "{error}");
+                }
+                Err(error) => assert!(error.is_deadline() && is_due && !begins, "{error}"),
+            }
+        }
+    }
 }
 
 #[tokio::test]

@@ -162,8 +162,14 @@ impl Body for DispatchBody {
             }
             Poll::Ready(Some(Err(error))) => {
                 // The rest of a streamed request may break off after the answer has begun.
-                let fault = Outcome::RunnerFault(Fault::Connection);
-                this.fail(if error.is_request_body() { Outcome::ClientFault } else { fault }, Some(error))
+                let outcome = if error.is_request_body() {
+                    Outcome::ClientFault
+                } else if error.is_deadline() {
+                    Outcome::Cancelled(Cancel::Deadline)
+                } else {
+                    Outcome::RunnerFault(Fault::Connection)
+                };
+                this.fail(outcome, Some(error))
             }
             Poll::Ready(None) => {
                 this.end(this.outcome);

@@ -168,6 +168,8 @@ async fn exchange(
             } else if error.is_unsupported() {
                 // Not to be taken for a runner that cannot be reached.
                 (Outcome::ClientFault, Failure::Unsupported(error))
+            } else if error.is_deadline() {
+                (Outcome::Cancelled(Cancel::Deadline), Failure::Total)
             } else {
                 let fault = Fault::Connection;
                 (Outcome::RunnerFault(fault), Failure::Fault(fault, Some(error)))

@@ -8,6 +8,7 @@ use gateway_core::{Claim, LinkBody, LinkError, LinkRequest, LinkResponse, Reques
 use http::{HeaderValue, Method, Response, header};
 use http_body::Body as _;
 use prost::Message as _;
+use tokio::time::Instant;
 
 use super::answer::Answer;
 use super::call::framed;
@@ -15,7 +16,7 @@ use super::dial::Dialler;
 use super::reader::{Fault, Reader, Step};
 use crate::contract::{Contract, Dialect, Packaged, Plain, StreamPredictRequest};
 use crate::status::to_http;
-use crate::translate::{Api, Asked, Defaults, Events, Refusal, Whole, asked};
+use crate::translate::{Api, Asked, Defaults, Events, Refusal, Whole, asked, grpc_timeout};
 
 pub(super) async fn predict(dialler: &Arc<Dialler>, request: LinkRequest) -> Result<LinkResponse, LinkError> {
     let (head, body) = request.into_parts();
@@ -45,12 +46,13 @@ pub(super) async fn predict(dialler: &Arc<Dialler>, request: LinkRequest) -> Res
         Dialect::Packaged => predict_message::<Packaged>(request),
         Dialect::Plain => predict_message::<Plain>(request),
     };
-    let call = live.wire.predict(path, message, timeout).inspect_err(|_| {
+    let due = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let call = live.wire.predict(path, message, timeout.and_then(grpc_timeout)).inspect_err(|_| {
         if !live.wire.is_open() {
             dialler.spent(&live);
         }
     })?;
-    let reader = Reader::new(call, stop);
+    let reader = Reader::new(call, stop, due);
     if streams {
         let begun = Answer::new(reader, Events::new(&label, wants_usage)).begin().await;
         return begun.map(|begun| answer("text/event-stream", LinkBody::new(begun))).or_else(declined);

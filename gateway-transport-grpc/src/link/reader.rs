@@ -5,7 +5,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use gateway_core::LinkError;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
+use tonic::Code;
 
 use super::call::{Call, CallError, End, Event};
 use crate::status::WorkerStatus;
@@ -23,6 +24,7 @@ pub(super) struct Reader {
     /// `None` when there is nothing more to come.
     call: Option<Call>,
     stop: Option<Stop>,
+    due: Option<Instant>,
     /// Text has come. Before that, what tells of loading is left out.
     begun: bool,
     /// Set with the last message, for the trailers.
@@ -67,8 +69,33 @@ impl From<PieceError> for Fault {
 }
 
 impl Reader {
-    pub(super) fn new(call: Call, stop: Vec<String>) -> Self {
-        Self { call: Some(call), stop: Stop::new(stop), begun: false, patience: None }
+    /// `due`: when the time that the request gives is up, which the worker knows.
+    pub(super) fn new(call: Call, stop: Vec<String>, due: Option<Instant>) -> Self {
+        Self { call: Some(call), stop: Stop::new(stop), due, begun: false, patience: None }
+    }
+
+    /// What the worker's own word on its failure means.
+    fn status(&self, status: WorkerStatus) -> Fault {
+        // A worker that is told how long it has and keeps to it does no wrong.
+        if status.code == Code::DeadlineExceeded && self.is_due() {
+            return Fault::Link(LinkError::deadline("the worker has stopped").because(status));
+        }
+        Fault::Status(status)
+    }
+
+    /// What it means that the call broke off.
+    fn broken(&self, error: CallError) -> Fault {
+        match error {
+            // Some servers say so by resetting the call.
+            CallError::Lost(reset) if reset.is_reset() && self.is_due() => {
+                Fault::Link(LinkError::deadline("the worker has stopped").because(reset))
+            }
+            error => error.into(),
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        self.due.is_some_and(|due| due <= Instant::now())
     }
 
     /// Reads on until text has gone into `sink`, or the end. Not to be polled after the end or a fault.
@@ -84,7 +111,7 @@ impl Reader {
                 let told = match call.poll_next(cx) {
                     Poll::Ready(Ok(Event::Message(_))) => continue,
                     Poll::Ready(Ok(Event::End(End { status, .. }))) if !status.is_ok() => {
-                        return Poll::Ready(Err(Fault::Status(status)));
+                        return Poll::Ready(Err(self.status(status)));
                     }
                     Poll::Ready(Ok(Event::End(End { trailers, .. }))) => Told::read(&trailers),
                     Poll::Ready(Err(_)) => Told::default(),
@@ -96,14 +123,14 @@ impl Reader {
                 self.call = None;
                 return Poll::Ready(Ok(Step::Done(told)));
             }
-            let piece = match ready!(call.poll_next(cx))? {
+            let piece = match ready!(call.poll_next(cx)).map_err(|error| self.broken(error))? {
                 Event::Message(message) => Piece::decode(message)?,
                 Event::End(End { status, .. }) => {
                     self.call = None;
                     return Poll::Ready(Err(if status.is_ok() {
                         Fault::Link(LinkError::lost("the answer ended without its last message"))
                     } else {
-                        Fault::Status(status)
+                        self.status(status)
                     }));
                 }
             };

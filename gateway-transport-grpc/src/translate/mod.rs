@@ -20,7 +20,7 @@ pub use jinja::{InvalidTemplate, JinjaTemplate};
 pub(crate) use piece::{Piece, PieceError};
 pub use prompt::PromptTemplate;
 pub(crate) use refusal::Refusal;
-pub(crate) use request::{Api, Asked, Defaults, asked};
+pub(crate) use request::{Api, Asked, Defaults, asked, grpc_timeout};
 pub(crate) use stop::Stop;
 pub(crate) use told::{Finish, Told};
 pub(crate) use whole::Whole;

@@ -1,7 +1,7 @@
 //! An OpenAI request as the contract's.
 
 use std::collections::HashMap;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use gateway_core::{Claim, Priority, RequestId};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -37,8 +37,8 @@ pub(crate) struct Defaults<'a> {
 #[derive(Debug)]
 pub(crate) struct Asked {
     pub(crate) request: StreamPredictRequest,
-    /// As it goes into `grpc-timeout`.
-    pub(crate) timeout: Option<HeaderValue>,
+    /// How long the client waits for all of it.
+    pub(crate) timeout: Option<Duration>,
     pub(crate) label: Label,
     pub(crate) streams: bool,
     pub(crate) wants_usage: bool,
@@ -81,7 +81,10 @@ pub(crate) fn asked(
     let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     Ok(Asked {
         request,
-        timeout: text(headers, &TIMEOUT).and_then(grpc_timeout),
+        timeout: text(headers, &TIMEOUT)
+            .and_then(|millis| millis.parse().ok())
+            .filter(|millis| *millis > 0)
+            .map(Duration::from_millis),
         label: Label { api, id, model, created },
         streams,
         wants_usage: streams && options.include_usage.unwrap_or(false),
@@ -141,10 +144,8 @@ fn metadata(fields: &Fields<'_>, claim: Option<&Claim>, id: &str) -> Result<Stre
 }
 
 /// gRPC has room for eight digits; what is longer is said in seconds.
-fn grpc_timeout(millis: &str) -> Option<HeaderValue> {
-    let millis: u64 = millis.parse().ok()?;
-    let text = match millis {
-        0 => return None,
+pub(crate) fn grpc_timeout(timeout: Duration) -> Option<HeaderValue> {
+    let text = match timeout.as_millis() {
         few if few <= 99_999_999 => format!("{few}m"),
         many => format!("{}S", (many / 1000).min(99_999_999)),
     };

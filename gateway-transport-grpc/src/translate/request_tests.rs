@@ -97,11 +97,12 @@ fn headers_and_the_gateways_word() {
     );
     assert_eq!(asked.request.metadata.as_ref().unwrap().trace_id, "r-1");
     assert_eq!((asked.request.priority, asked.request.worker_hint.as_str()), (1, "w"));
-    assert_eq!(asked.timeout.unwrap(), "1500m");
+    assert_eq!(grpc_timeout(asked.timeout.unwrap()).unwrap(), "1500m");
     let claim = Claim { tenant: Tenant::new("acme").ok(), priority: Priority::Low, patience: None };
     let granted = with(&[("x-priority", "high")], Some(&claim)).request;
     assert_eq!((granted.priority, granted.metadata.unwrap().tenant.as_str()), (-1, "acme"));
-    assert_eq!(with(&[("x-request-timeout-ms", "4294967295")], None).timeout.unwrap(), "4294967S");
+    let long = with(&[("x-request-timeout-ms", "4294967295")], None).timeout.unwrap();
+    assert_eq!(grpc_timeout(long).unwrap(), "4294967S");
 }
 
 #[test]
