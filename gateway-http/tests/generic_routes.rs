@@ -62,8 +62,8 @@ async fn templates_exact_paths_and_methods() {
         if status == 200 {
             let seen = link.last();
             assert_eq!((seen.method.as_str(), seen.uri.as_str()), (method, path));
-            // Nothing of the host's; that it must not be repeated is for the link.
-            assert_eq!(seen.extensions, usize::from(method == "POST"));
+            // Nothing of the host's. For the link: on whose account it is, and that it must not be repeated.
+            assert_eq!((seen.extensions, seen.claim.is_some()), (1 + usize::from(method == "POST"), true));
         }
     }
     let answer = ask(&gateway, "PATCH", "/tasks").await;
