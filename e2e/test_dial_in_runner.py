@@ -8,7 +8,8 @@ import openai
 import pytest
 
 from dial_in_runner import DialInRunner
-from processes import ADMIN_TOKEN, CLIENT_TOKEN, RUNNER_TOKEN, Gateway, Programs, until
+from processes import ADMIN_TOKEN, BINARIES, CLIENT_TOKEN, RUNNER_TOKEN, Gateway, Programs, until
+from processes import MODEL as TINY
 
 MODEL = "parrot"
 # From the client's close to the reset, as the runner sees it.
@@ -78,3 +79,15 @@ def test_a_wrong_token_is_told(gateway: Gateway) -> None:
     runner = DialInRunner(gateway.address, "wrong", "python-2", MODEL)
     assert runner.ended.wait(10)
     assert runner.status == grpc.StatusCode.UNAUTHENTICATED and not runner.registered.is_set()
+
+
+def test_the_agent_brings_a_real_engine_over_grpc(programs: Programs, gateway: Gateway) -> None:
+    engine = programs.engine("engine")
+    command = [str(BINARIES / "runner"), "--gateway", f"grpc://{gateway.address}", "--upstream", engine, "--id", "agent-1"]
+    agent = programs.start("agent-1", command, {"GATEWAY_RUNNER_TOKEN": RUNNER_TOKEN})
+    gateway.wait_for_runners("agent-1", model=TINY)
+    messages = [{"role": "user", "content": "Tell me a story"}]
+    answer = client_of(gateway).chat.completions.create(model=TINY, messages=messages, max_tokens=16, stream=True)
+    assert [chunk for chunk in answer][-1].choices[0].finish_reason == "length"
+    agent.end()
+    until("the agent to be gone", lambda: "agent-1" not in gateway.runners())
