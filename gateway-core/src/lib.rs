@@ -105,8 +105,8 @@ pub use router::{CapabilityRouter, Pool, Refusal, Requirements, Router};
 pub use routes::{ModelRoutes, ModelRoutesBuilder, RouteError};
 pub use runner::{
     Capability, CapabilityReport, Health, Labels, Load, Machine, MachineKind, Measured, Modalities, Modality,
-    Model, ModelChange, ModelState, Price, ReportedLoad, Reservation, ResourceReport, Resources, Runner,
-    RunnerSet, RunnerSpec, RunnerStatus,
+    Model, ModelChange, ModelState, Price, ProbeVerdict, ReportedLoad, Reservation, ResourceReport,
+    Resources, Runner, RunnerSet, RunnerSpec, RunnerStatus,
 };
 pub use source::{Door, RunnerSource};
 pub use tokio_util::sync::CancellationToken;

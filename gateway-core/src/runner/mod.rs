@@ -20,6 +20,7 @@ mod status;
 mod turns;
 mod typical;
 mod usage;
+mod verdict;
 
 /// What the counters are made of. A test puts loom's types here.
 mod sync {
@@ -53,6 +54,7 @@ pub use status::{
 };
 pub(crate) use turns::{Tick, weight};
 pub(crate) use typical::Typical;
+pub use verdict::ProbeVerdict;
 
 use orders::Order;
 use reservation::Booking;

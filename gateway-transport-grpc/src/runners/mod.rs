@@ -2,7 +2,6 @@
 
 mod runner;
 mod tend;
-mod verdict;
 
 use std::collections::HashSet;
 use std::fmt;

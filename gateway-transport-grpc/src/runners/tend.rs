@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway_core::{
-    CancellationToken, Health, LeaveReason, Membership, Model, Registry, Runner, RunnerLink, RunnerSpec,
-    RunnerStatus,
+    CancellationToken, Health, LeaveReason, Membership, Model, ProbeVerdict, Registry, Runner, RunnerLink,
+    RunnerSpec, RunnerStatus,
 };
 use tokio::time::sleep;
 
 use super::GrpcRunners;
 use super::runner::Parts;
-use super::verdict::Verdict;
 use crate::link::GrpcLink;
 
 /// Probes a worker and keeps what the registry knows of it up to date, until the source stops or somebody
@@ -54,13 +53,13 @@ struct Member {
 impl Visit {
     /// Until it is replaced or removed.
     async fn attend(&mut self, spec: RunnerSpec, models: Option<Vec<Model>>, interval: Duration) {
-        let mut verdict = Verdict::default();
+        let mut verdict = ProbeVerdict::default();
         let mut spec = Some(spec);
         if let Some(models) = &models {
             // Nobody has heard of it, but whoever gives models says that they are there.
             let status =
                 RunnerStatus { health: Health::Healthy, models: models.clone(), ..RunnerStatus::default() };
-            verdict = Verdict::new(status.clone());
+            verdict = ProbeVerdict::new(status.clone());
             if let Some(spec) = spec.take() {
                 self.join(spec, status);
             }

@@ -2,7 +2,6 @@
 
 mod drains;
 mod handle;
-mod health;
 mod runner;
 mod supervise;
 mod told;

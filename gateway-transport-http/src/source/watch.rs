@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway_core::{
-    Health, LeaveReason, Membership, Model, ModelId, Runner, RunnerLink, RunnerSpec, RunnerStatus,
+    Health, LeaveReason, Membership, Model, ModelId, ProbeVerdict, Runner, RunnerLink, RunnerSpec,
+    RunnerStatus,
 };
 use tokio::sync::watch::Receiver;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::health::Verdict;
 use super::runner::{ENGINE, Parts};
 use super::supervise::Shared;
 use super::told::{Told, pace, probe};
@@ -96,12 +96,12 @@ impl Visit<'_> {
         let mut told = Told::new(&spec);
         let mut spec = Some(spec);
         let pinned: Option<Vec<Model>> = models.map(|models| models.into_iter().map(Model::loaded).collect());
-        let mut verdict = Verdict::default();
+        let mut verdict = ProbeVerdict::default();
         if let Some(models) = &pinned {
             // Nobody has heard of it, but whoever pins models says that they are there.
             let status =
                 RunnerStatus { health: Health::Healthy, models: models.clone(), ..Default::default() };
-            verdict = Verdict::new(status.clone());
+            verdict = ProbeVerdict::new(status.clone());
             if let Some(spec) = spec.take()
                 && !self.join(spec, status)
             {

@@ -1,26 +1,35 @@
 //! What the answers to probes say about a runner's health.
 
-use gateway_core::{Health, ResourceReport, RunnerStatus};
+use super::{Health, ResourceReport, RunnerStatus};
 
-/// Draws the conclusion from one probe after the other.
+/// For sources that probe their runners: draws the conclusion from one probe after the other. A runner that does not
+/// answer keeps its models and, after the third time, is unhealthy; one good answer and it is well again.
+///
+/// ```
+/// use gateway_core::{Health, ModelId, ProbeVerdict, RunnerStatus};
+/// let mut verdict = ProbeVerdict::new(RunnerStatus::serving([ModelId::new("llama")?]));
+/// assert!(verdict.missed().is_none() && verdict.missed().is_none());
+/// assert_eq!(verdict.missed().map(|status| status.health), Some(Health::Unhealthy));
+/// # Ok::<(), gateway_core::InvalidName>(())
+/// ```
 #[derive(Debug, Default)]
-pub(super) struct Verdict {
+pub struct ProbeVerdict {
     failures: u32,
     /// The last that the engine said while it was well.
     known: RunnerStatus,
 }
 
-impl Verdict {
+impl ProbeVerdict {
     /// One failure is a hiccup and two may be a restart; a third is an outage.
-    pub(super) const FAILURES: u32 = 3;
+    pub const FAILURES: u32 = 3;
 
     /// Begins with what is known before the first probe.
-    pub(super) fn new(known: RunnerStatus) -> Self {
+    pub fn new(known: RunnerStatus) -> Self {
         Self { failures: 0, known }
     }
 
-    /// The engine answered.
-    pub(super) fn heard(&mut self, status: RunnerStatus) -> RunnerStatus {
+    /// The runner answered. Gives the status to be told of it.
+    pub fn heard(&mut self, status: RunnerStatus) -> RunnerStatus {
         self.failures = 0;
         if status.health.is_operational() {
             self.known = status;
@@ -31,13 +40,18 @@ impl Verdict {
     }
 
     /// It did not, or not sensibly. `Some` if its status changes by that.
-    pub(super) fn missed(&mut self) -> Option<RunnerStatus> {
+    pub fn missed(&mut self) -> Option<RunnerStatus> {
         self.failures = self.failures.saturating_add(1);
         (self.failures == Self::FAILURES).then(|| self.but(Health::Unhealthy))
     }
 
+    /// Whether the last probe came to nothing.
+    pub fn is_missing(&self) -> bool {
+        self.failures > 0
+    }
+
     /// Whether its last status was that of an outage.
-    pub(super) fn is_out(&self) -> bool {
+    pub fn is_out(&self) -> bool {
         self.failures >= Self::FAILURES
     }
 
@@ -50,7 +64,7 @@ impl Verdict {
 
 #[cfg(test)]
 mod tests {
-    use gateway_core::ModelId;
+    use crate::names::ModelId;
 
     use super::*;
 
@@ -60,7 +74,7 @@ mod tests {
 
     #[test]
     fn three_failures_in_a_row_and_one_success() {
-        let mut verdict = Verdict::new(well());
+        let mut verdict = ProbeVerdict::new(well());
         for _ in 0..2 {
             assert_eq!(verdict.missed(), None);
             assert_eq!(verdict.missed(), None);
@@ -71,13 +85,14 @@ mod tests {
         let down = verdict.missed().unwrap();
         assert_eq!((down.health, down.models.len()), (Health::Unhealthy, 1));
         assert_eq!(verdict.missed(), None, "said once");
-        assert!(verdict.is_out());
+        assert!(verdict.is_out() && verdict.is_missing());
         assert_eq!(verdict.heard(well()), well());
+        assert!(!verdict.is_out() && !verdict.is_missing());
     }
 
     #[test]
     fn the_engines_own_word_counts_at_once_and_keeps_the_models() {
-        let mut verdict = Verdict::new(well());
+        let mut verdict = ProbeVerdict::new(well());
         let starting = RunnerStatus { health: Health::Starting, ..RunnerStatus::default() };
         let said = verdict.heard(starting);
         assert_eq!((said.health, said.models), (Health::Starting, well().models));
