@@ -3,6 +3,9 @@
 //! A thread that is woken for every line costs more than the line: on one core it took twice the time of
 //! the request it spoke of. Here lines gather for a moment and go out in one write.
 
+#[path = "log/plain.rs"]
+mod plain;
+
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -120,7 +123,11 @@ pub(crate) fn to_stderr() -> io::Result<FlushAtTheEnd> {
         std::thread::Builder::new().name("log".to_owned()).spawn(move || lines.write_all())?
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let colours = io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(lines.clone()).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines.clone());
+    if io::stderr().is_terminal() {
+        log.init();
+    } else {
+        log.with_ansi(false).event_format(plain::Plain::default()).init();
+    }
     Ok(FlushAtTheEnd { lines, writer: Some(writer) })
 }
