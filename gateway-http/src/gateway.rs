@@ -31,7 +31,7 @@ use crate::needs::Needs;
 use crate::observability::Observability;
 use crate::request_log::{Record, Sinks};
 use crate::respond::REQUEST_ID;
-use crate::route::Route;
+use crate::route::{Inference, Route};
 use crate::shutdown::{self, Drained};
 
 /// The inference gateway: a [`tower_service::Service`] for any HTTP server. See the [crate's
@@ -190,41 +190,69 @@ where
 
     fn call(&mut self, request: http::Request<B>) -> ResponseFuture {
         let shared = self.house.now();
-        Box::pin(async move { Ok(serve(&shared, request).await) })
+        Box::pin(serve(shared, request))
     }
 }
 
-async fn serve<B>(shared: &Arc<Shared>, request: http::Request<B>) -> Response<GatewayBody>
+/// What every request waits in is the state of this future, so it is kept small: what is rare is in boxes of its own, and
+/// what the request brought stands in it once.
+fn serve<B>(
+    shared: Arc<Shared>,
+    request: http::Request<B>,
+) -> impl Future<Output = Result<Response<GatewayBody>, Infallible>> + Send
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let (parts, body) = request.into_parts();
-    let given = parts.headers.get(&REQUEST_ID).and_then(RequestId::from_header);
-    let id = given.unwrap_or_else(RequestId::random);
-    let (method, version) = (parts.method.clone(), parts.version);
+    let (mut parts, body) = request.into_parts();
     // A second handle on the same bytes: the head itself goes on to the runner.
     let uri = parts.uri.clone();
-    let (route, found) = find(shared, &method, uri.path());
-    let mut record = Record::new(&shared.metrics, shared.sinks.as_ref(), id, &parts, route.endpoint());
+    async move {
+        let shared = &shared;
+        let given = parts.headers.get(&REQUEST_ID).and_then(RequestId::from_header);
+        let id = given.unwrap_or_else(RequestId::random);
+        let (method, version) = (parts.method.clone(), parts.version);
+        let (route, found) = find(shared, &method, uri.path());
+        let mut record = Record::new(&shared.metrics, shared.sinks.as_ref(), id, &parts, route.endpoint());
 
-    let mut response = match answer(shared, (route, found), parts, body, &mut record).await {
-        Ok(response) => response,
-        Err(error) => {
+        let answered = match route {
+            Route::Inference(api) if route.takes(&method) => {
+                infer(shared, api, &mut parts, body, &mut record).await
+            }
+            _ => Box::pin(answer(shared, (route, found), parts, body, &mut record)).await,
+        };
+        let mut response = answered.unwrap_or_else(|error| {
             record.failed(&error);
             error.into_response(version).map(GatewayBody::held)
+        });
+        response.headers_mut().insert(REQUEST_ID, record.id().header().clone());
+        record.answered(response.status());
+        // What a runner says of the length of what it would send is its own affair.
+        if method == Method::HEAD && route != Route::Generic {
+            if let Some(length) = response.body().size_hint().exact() {
+                response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+            }
+            response = response.map(GatewayBody::without_content);
         }
-    };
-    response.headers_mut().insert(REQUEST_ID, record.id().header().clone());
-    record.answered(response.status());
-    // What a runner says of the length of what it would send is its own affair.
-    if method == Method::HEAD && route != Route::Generic {
-        if let Some(length) = response.body().size_hint().exact() {
-            response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
-        }
-        response = response.map(GatewayBody::without_content);
+        Ok(response.map(|body| body.recorded(record)))
     }
-    response.map(|body| body.recorded(record))
+}
+
+/// A request for inference.
+async fn infer<B>(
+    shared: &Shared,
+    api: Inference,
+    request: &mut Parts,
+    body: B,
+    record: &mut Record,
+) -> Result<Response<GatewayBody>, Box<ApiError>>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let identity = who(shared, Route::Inference(api), request).await?;
+    record.asked_by(&identity);
+    inference::forward(shared, api, request, body, &identity, record).await
 }
 
 /// What a request means. The gateway's own routes go first.
@@ -237,6 +265,7 @@ fn find<'a>(shared: &'a Shared, method: &Method, path: &'a str) -> (Route<'a>, O
     (if found.is_some() { Route::Generic } else { route }, found)
 }
 
+/// Any other.
 async fn answer<B>(
     shared: &Arc<Shared>,
     (route, found): (Route<'_>, Option<Found<'_>>),
@@ -257,20 +286,18 @@ where
     let identity = who(shared, route, &request).await?;
     record.asked_by(&identity);
     let response = match route {
-        Route::Inference(api) => {
-            return inference::forward(shared, api, request, body, &identity, record).await;
-        }
+        // With a method that it does not take, which is refused above.
+        Route::Inference(_) => return Err(ApiError::not_found(request.uri.path())),
         Route::Generic => {
             let Some(Found::Target(target)) = found else {
                 return Err(ApiError::not_found(request.uri.path()));
             };
-            // Boxed, as are the next two: every request would carry the size of the largest.
-            return Box::pin(generic::forward(shared, target, request, body, &identity, record)).await;
+            return generic::forward(shared, target, request, body, &identity, record).await;
         }
         Route::Events => return admin::events(shared),
-        Route::Explain => Box::pin(admin::explain(shared, &request, body, &identity)).await?,
+        Route::Explain => admin::explain(shared, &request, body, &identity).await?,
         Route::Command(command, id) => {
-            Box::pin(admin::command(shared, command, id, &request, body, record.id())).await?
+            admin::command(shared, command, id, &request, body, record.id()).await?
         }
         Route::Runners | Route::AdminRunners => admin::runners(shared),
         Route::Models => api::models(shared),

@@ -43,8 +43,9 @@ impl Try {
         request_id: &RequestId,
         requirements: &Requirements,
         is_fallback: bool,
-    ) -> Self {
-        Self {
+    ) -> Box<Self> {
+        // In a box, because it goes from hand to hand until it stays with the answer's body.
+        Box::new(Self {
             shared: shared.clone(),
             runner: reservation.runner().clone(),
             request_id: request_id.clone(),
@@ -60,7 +61,7 @@ impl Try {
             retry_after: None,
             bytes: 0,
             chunks: 0,
-        }
+        })
     }
 
     /// The first byte of the answer's body is here.
@@ -101,8 +102,8 @@ impl Try {
     }
 
     /// Tells the runner's breaker and whatever else keeps account of it.
-    fn judge(&self, reservation: &mut Reservation, outcome: Outcome) {
-        let (chooser, now) = (&self.shared.chooser, Instant::now());
+    fn judge(&self, reservation: &mut Reservation, outcome: Outcome, now: Instant) {
+        let chooser = &self.shared.chooser;
         let conduct = self.runner.live().conduct();
         reservation.used(now);
         let change = conduct.record(outcome, self.retry_after, reservation.probe(), now, &chooser.health);
@@ -145,7 +146,8 @@ impl Try {
     /// Tells the outcome and gives the slot back. Only the first call counts.
     pub(super) fn finish(&mut self, outcome: Outcome) {
         let Some(mut reservation) = self.reservation.take() else { return };
-        self.judge(&mut reservation, outcome);
+        let now = Instant::now();
+        self.judge(&mut reservation, outcome, now);
         if outcome.leaves_work_behind() {
             reservation.broken_off();
         }
@@ -157,19 +159,20 @@ impl Try {
             outcome,
             streamed: self.streamed,
             first_byte: self.first_byte.map(|at| at - self.sent),
-            duration: self.sent.elapsed(),
+            duration: now - self.sent,
             bytes: self.bytes,
             chunks: self.chunks,
             prefill_tokens: self.prefill_tokens,
         };
         if let (Outcome::Success, Some(first_byte)) = (outcome, attempt.first_byte) {
-            self.runner.measure(Sample {
+            let sample = Sample {
                 first_byte,
                 prefill_tokens: self.prefill_tokens,
                 streamed: self.streamed,
                 streaming: attempt.duration.saturating_sub(first_byte),
                 chunks: self.chunks,
-            });
+            };
+            self.runner.measure(sample, now);
         }
         self.shared.chooser.balancer.observe(&attempt);
         for observer in &self.shared.observers {

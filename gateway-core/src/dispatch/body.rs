@@ -28,11 +28,11 @@ pub struct DispatchBody {
     first: Option<Frame<Bytes>>,
     /// `None` once ended, so that link and slot are free before the client is done reading.
     inner: Option<LinkBody>,
-    attempt: Try,
+    attempt: Box<Try>,
     /// What a whole answer with this status amounts to.
     outcome: Outcome,
     limits: Limits,
-    held: Option<(Permit, InFlight)>,
+    held: Option<(Permit, Option<InFlight>)>,
 }
 
 struct Limits {
@@ -80,7 +80,7 @@ impl Limits {
 pub(super) struct Answer {
     pub(super) first: Option<Frame<Bytes>>,
     pub(super) body: LinkBody,
-    pub(super) attempt: Try,
+    pub(super) attempt: Box<Try>,
     pub(super) outcome: Outcome,
     /// How far the request's body has come, if it is a stream.
     pub(super) upload: Option<Progress>,
@@ -90,13 +90,11 @@ impl DispatchBody {
     pub(super) fn new(
         answer: Answer,
         (idle, total): (Option<Duration>, Option<Instant>),
-        permit: Permit,
-        in_flight: InFlight,
+        held: (Permit, Option<InFlight>),
     ) -> Self {
         let Answer { first, body, attempt, outcome, upload } = answer;
         let limits = Limits { idle, total, pending_since: None, upload, timer: None };
-        let mut this =
-            Self { first, inner: Some(body), attempt, outcome, limits, held: Some((permit, in_flight)) };
+        let mut this = Self { first, inner: Some(body), attempt, outcome, limits, held: Some(held) };
         if this.first.is_none() {
             this.end_if_complete();
         }

@@ -34,14 +34,25 @@ pub(super) enum NotFound {
 }
 
 impl Journey<'_> {
-    /// A reservation on a runner that could serve, as soon as there is one.
+    /// A reservation on a runner that could serve now, if nobody else has waited for one.
+    pub(super) fn find_at_once(&mut self) -> Option<Choice> {
+        // Who waits already has the better claim to what is free.
+        if self.is_anybody_waiting() {
+            return None;
+        }
+        let now = self.arrived.take().unwrap_or_else(Instant::now);
+        self.shared.chooser.choose(&self.plan, &self.tried, false, now)
+    }
+
+    /// A reservation on a runner that could serve, as soon as there is one: nobody could [at
+    /// once](Journey::find_at_once).
     pub(super) async fn find(&mut self) -> Result<Choice, NotFound> {
         let not_found = match self.find_named().await {
             Ok(choice) => return Ok(choice),
             Err(not_found) => not_found,
         };
         match self.plan.fallback_line() {
-            Some(_) if !self.is_late() => Box::pin(self.find_fallback(not_found)).await,
+            Some(_) if !self.is_late() => self.find_fallback(not_found).await,
             _ => Err(not_found),
         }
     }
@@ -74,13 +85,9 @@ impl Journey<'_> {
         // Held until there is a reservation: till then what was loaded for it is not evicted.
         let mut _loaded: Option<Loading> = None;
         // What was loaded may be gone again before the request has its turn, but not time and again.
-        for _ in 0..MOST_LOADS {
-            // Who waits already has the better claim to what is free.
-            if !self.is_anybody_waiting()
-                && let Some(choice) = {
-                    let now = self.arrived.take().unwrap_or_else(Instant::now);
-                    chooser.choose(&self.plan, &self.tried, false, now)
-                }
+        for round in 0..MOST_LOADS {
+            if round > 0
+                && let Some(choice) = self.find_at_once()
             {
                 return Ok(choice);
             }
@@ -92,8 +99,7 @@ impl Journey<'_> {
                     Err(error) => return Err(NotFound::Full(error)),
                 }
             }
-            // Boxed: few requests have to wait, and all would carry its size.
-            _loaded = Box::pin(self.load()).await?;
+            _loaded = self.load().await?;
         }
         Err(NotFound::Nobody)
     }
@@ -115,8 +121,7 @@ impl Journey<'_> {
             until: self.total,
             ..Waiter::new(wants, line)
         };
-        // Boxed: few requests have to wait, and all would carry its size.
-        let waited = Box::pin(self.shared.queue.wait(waiter)).await;
+        let waited = self.shared.queue.wait(waiter).await;
         self.waited += began.elapsed();
         self.queued += began.elapsed();
         if waited.is_ok() {

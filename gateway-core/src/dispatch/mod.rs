@@ -191,9 +191,13 @@ impl Dispatcher {
         self.shared.drain.idle().await;
     }
 
-    /// Brings one request to a runner. What [`Service::call`] does, without the box around the future.
-    pub async fn dispatch(&self, call: Dispatch) -> Result<Dispatched, DispatchError> {
-        run::run(&self.shared, call).await
+    /// Brings one request to a runner. What [`Service::call`] does, without the box around the future. The request counts
+    /// as under way from the call on.
+    pub fn dispatch(
+        &self,
+        call: Dispatch,
+    ) -> impl Future<Output = Result<Dispatched, DispatchError>> + Send + '_ {
+        run::run(&self.shared, call)
     }
 }
 

@@ -46,47 +46,78 @@ pub(super) struct Journey<'s> {
     /// Of that, in the queue.
     pub(super) queued: Duration,
     pub(super) hedged: bool,
+    permit: Permit,
+    /// `None` if it came too late; else until it goes along with the answer.
+    in_flight: Option<InFlight>,
 }
 
-pub(super) async fn run(shared: &Arc<Shared>, call: Dispatch) -> Result<Dispatched, DispatchError> {
-    let Dispatch { id, request, requirements, claim, permit, terms } = call;
-    let Some(in_flight) = shared.drain.enter() else {
-        let error = DispatchError::new(DispatchErrorKind::Draining, &id, requirements.model.as_ref());
-        return Err(error.retrying_after(Duration::from_secs(5)));
-    };
-    let now = Instant::now();
-    shared.budgets.deposit(now);
-    let (head, body) = request.into_parts();
-    let deadlines = terms.deadlines.unwrap_or(shared.deadlines);
-    let mut journey = Journey {
-        shared,
-        id,
-        plan: Plan::new(requirements, &shared.routes, now),
-        claim,
-        head,
-        body,
-        terms,
-        deadlines,
-        total: deadlines.total.and_then(|total| now.checked_add(total)),
-        tried: Vec::new(),
-        failures: 0,
-        overloaded: 0,
-        last: None,
-        arrived: Some(now),
-        waited: Duration::ZERO,
-        queued: Duration::ZERO,
-        hedged: false,
-    };
-    match journey.go().await {
-        Ok(begun) => Ok(journey.dispatched(begun, permit, in_flight)),
-        Err(not_found) => journey.give_up(not_found, permit, in_flight),
+/// Begins at once; only the waiting is left to the future. What a request takes along is moved into it once: the state of
+/// an `async fn` would keep its arguments and its own copy of them side by side.
+pub(super) fn run(
+    shared: &Arc<Shared>,
+    call: Dispatch,
+) -> impl Future<Output = Result<Dispatched, DispatchError>> + Send + '_ {
+    let mut journey = Journey::new(shared, call);
+    async move {
+        if journey.in_flight.is_none() {
+            return Err(journey.refused());
+        }
+        match journey.go().await {
+            Ok(begun) => Ok(journey.dispatched(begun)),
+            Err(not_found) => journey.give_up(not_found),
+        }
+    }
+}
+
+impl<'s> Journey<'s> {
+    fn new(shared: &'s Arc<Shared>, call: Dispatch) -> Self {
+        let Dispatch { id, request, requirements, claim, permit, terms } = call;
+        let in_flight = shared.drain.enter();
+        let now = Instant::now();
+        if in_flight.is_some() {
+            shared.budgets.deposit(now);
+        }
+        let (head, body) = request.into_parts();
+        let deadlines = terms.deadlines.unwrap_or(shared.deadlines);
+        Self {
+            shared,
+            id,
+            plan: Plan::new(requirements, &shared.routes, now),
+            claim,
+            head,
+            body,
+            terms,
+            deadlines,
+            total: deadlines.total.and_then(|total| now.checked_add(total)),
+            tried: Vec::new(),
+            failures: 0,
+            overloaded: 0,
+            last: None,
+            arrived: Some(now),
+            waited: Duration::ZERO,
+            queued: Duration::ZERO,
+            hedged: false,
+            permit,
+            in_flight,
+        }
+    }
+
+    /// Nothing new is taken.
+    fn refused(&self) -> DispatchError {
+        let model = self.plan.named().model.as_ref();
+        let error = DispatchError::new(DispatchErrorKind::Draining, &self.id, model);
+        error.retrying_after(Duration::from_secs(5))
     }
 }
 
 impl Journey<'_> {
     async fn go(&mut self) -> Result<Begun, Option<NotFound>> {
         loop {
-            let choice = self.find().await.map_err(Some)?;
+            let choice = match self.find_at_once() {
+                Some(choice) => choice,
+                // Boxed: few requests have to wait, and all would carry its size.
+                None => Box::pin(self.find()).await.map_err(Some)?,
+            };
             let hedge = self.shared.hedge.filter(|_| self.terms.repeatable && self.body.can_replay());
             let begun = match hedge {
                 // Boxed: few requests need what it holds.
@@ -113,7 +144,7 @@ impl Journey<'_> {
     }
 
     /// The request as that runner is to see it, and the try. `None` if the body has gone.
-    pub(super) fn prepare(&mut self, choice: Choice) -> Option<(LinkRequest, Try)> {
+    pub(super) fn prepare(&mut self, choice: Choice) -> Option<(LinkRequest, Box<Try>)> {
         let body = self.body.lend()?;
         let wish = choice.wish(&self.plan);
         let body = wish.put_into(body, choice.reservation.runner());
@@ -185,7 +216,7 @@ impl Journey<'_> {
         is_paid
     }
 
-    fn dispatched(self, begun: Begun, permit: Permit, in_flight: InFlight) -> Dispatched {
+    fn dispatched(&mut self, begun: Begun) -> Dispatched {
         let (head, answer) = begun;
         let shared = self.shared;
         let attempt = &answer.attempt;
@@ -196,7 +227,8 @@ impl Journey<'_> {
         // An answer that is passed on although it is a failure stands among the tries already.
         let before = self.tried.iter().filter(|tried| tried.runner != *runner.key()).count();
         let limits = (self.deadlines.idle, self.total.filter(|_| !is_upgraded(&head)));
-        let body = DispatchBody::new(answer, limits, permit, in_flight);
+        let body =
+            DispatchBody::new(answer, limits, (std::mem::take(&mut self.permit), self.in_flight.take()));
         Dispatched {
             response: http::Response::from_parts(head, body),
             runner,
@@ -212,19 +244,14 @@ impl Journey<'_> {
         }
     }
 
-    fn give_up(
-        mut self,
-        not_found: Option<NotFound>,
-        permit: Permit,
-        in_flight: InFlight,
-    ) -> Result<Dispatched, DispatchError> {
+    fn give_up(&mut self, not_found: Option<NotFound>) -> Result<Dispatched, DispatchError> {
         let Some(Failed { failure, runner }) = self.last.take() else {
             return Err(self.nobody(not_found));
         };
         let model = self.plan.named().model.as_ref();
         let fail = |kind| DispatchError::new(kind, &self.id, model).on(runner.id()).after(self.tried.len());
         Err(match failure {
-            Failure::Answer(begun) => return Ok(self.dispatched(*begun, permit, in_flight)),
+            Failure::Answer(begun) => return Ok(self.dispatched(*begun)),
             Failure::NotSent(error) => fail(DispatchErrorKind::Unreachable)
                 .because(Some(error))
                 .retrying_after(Duration::from_secs(1)),

@@ -1,6 +1,6 @@
 //! One try on one runner, up to the first byte of its answer's body.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -102,44 +102,74 @@ pub(super) struct Conditions {
 /// One try.
 pub(super) async fn send(
     request: LinkRequest,
-    attempt: Try,
+    attempt: Box<Try>,
     conditions: Conditions,
 ) -> Result<Begun, Failed> {
     let runner = attempt.runner().clone();
-    exchange(&runner, request, attempt, conditions).await.map_err(|failure| Failed { failure, runner })
+    let upload = request.body().progress();
+    let done = {
+        let answering = pin!(answer(&runner, request, conditions.terms, upload.clone()));
+        in_time(answering, attempt.sent, conditions, upload.as_ref()).await
+    };
+    judge(attempt, done, conditions.total, upload).map_err(|failure| Failed { failure, runner })
 }
 
-async fn exchange(
+/// What came of a runner.
+struct Answered {
+    head: http::response::Parts,
+    body: LinkBody,
+    outcome: Outcome,
+    first: Option<Frame<Bytes>>,
+    /// Another runner may do better.
+    for_another: bool,
+}
+
+/// Sends, and waits until the answer has begun. The link has the request before the future is there: it is in nobody's
+/// state but the link's.
+fn answer(
     runner: &Runner,
     request: LinkRequest,
-    mut attempt: Try,
-    conditions: Conditions,
-) -> Result<Begun, Failure> {
-    let Conditions { terms, total, .. } = conditions;
-    let upload = request.body().progress();
-    let exchange = async {
-        if request.extensions().get::<UpgradeTo>().is_some() && !runner.link().abilities().upgrades {
-            return Err(LinkError::unsupported("connections that change to another protocol"));
-        }
-        let (mut head, mut body) = runner.link().send(request).await?.into_parts();
+    terms: Terms,
+    upload: Option<Progress>,
+) -> impl Future<Output = Result<Answered, LinkError>> + Send + '_ {
+    let link = runner.link();
+    let sent = if request.extensions().get::<UpgradeTo>().is_some() && !link.abilities().upgrades {
+        Err(LinkError::unsupported("connections that change to another protocol"))
+    } else {
+        Ok(link.send(request))
+    };
+    async move {
+        let (mut head, mut body) = sent?.await?.into_parts();
         let outcome = terms.outcome(head.status);
         let for_another = is_for_another(&head, outcome)
             && (!terms.verbatim
                 || (terms.repeatable || declines(outcome))
                     && !upload.as_ref().is_some_and(Progress::has_begun));
+        let mut first = None;
         if for_another {
-            let words = last_words(&mut head, body).await;
-            return Ok((head, words, outcome, None, true));
+            // Boxed: failures are few, and all requests would carry its size.
+            body = Box::pin(last_words(&mut head, body)).await;
+        } else {
+            // The head alone proves little: engines send it before they have begun. Until a byte of the body
+            // is here, another runner can still do it.
+            let at_once = terms.verbatim || is_upgraded(&head) || body.is_end_stream();
+            if !at_once {
+                first = next_frame(&mut body).await?;
+            }
         }
-        // The head alone proves little: engines send it before they have begun. Until a byte of the body
-        // is here, another runner can still do it.
-        let at_once = terms.verbatim || is_upgraded(&head) || body.is_end_stream();
-        let first = if at_once { None } else { next_frame(&mut body).await? };
-        Ok::<_, LinkError>((head, body, outcome, first, false))
-    };
-    let done = in_time(exchange, attempt.sent, conditions, upload.as_ref()).await;
+        Ok(Answered { head, body, outcome, first, for_another })
+    }
+}
+
+/// What the try came to.
+fn judge(
+    mut attempt: Box<Try>,
+    done: Result<Result<Answered, LinkError>, Late>,
+    total: Option<Instant>,
+    upload: Option<Progress>,
+) -> Result<Begun, Failure> {
     match done {
-        Ok(Ok((head, body, outcome, first, for_another))) => {
+        Ok(Ok(Answered { head, body, outcome, first, for_another })) => {
             attempt.begun();
             if is_for_another(&head, outcome) {
                 attempt.retry_after = retry_after(&head.headers);
@@ -194,12 +224,11 @@ struct Late;
 /// The time to the first byte counts from the last of the request's own: a long upload is no fault of the
 /// runner's.
 async fn in_time<T>(
-    work: impl Future<Output = T>,
+    mut work: Pin<&mut impl Future<Output = T>>,
     sent: Instant,
     conditions: Conditions,
     upload: Option<&Progress>,
 ) -> Result<T, Late> {
-    let mut work = std::pin::pin!(work);
     loop {
         let began = upload.and_then(Progress::last).map_or(sent, |last| last.max(sent));
         let first_byte = conditions.deadlines.first_byte.and_then(|limit| began.checked_add(limit));

@@ -281,8 +281,7 @@ impl Runner {
         self.live.meter().chunk_s()
     }
 
-    pub(crate) fn measure(&self, sample: Sample) {
-        let now = Instant::now();
+    pub(crate) fn measure(&self, sample: Sample, now: Instant) {
         // Those beside it when it ends stand for those that were beside it while it ran.
         let slowdown = self.load_at(now).slowdown(1);
         self.live.meter().add(sample, slowdown);

@@ -1,5 +1,7 @@
+use std::time::Duration;
+
 use bytes::Bytes;
-use gateway_core::{BoxError, Dispatch, Dispatched, Permit, RequestBody, Terms};
+use gateway_core::{BoxError, Dispatch, DispatchError, Dispatched, Permit, RequestBody, Terms};
 use http::header::{
     CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
     RETRY_AFTER,
@@ -24,7 +26,7 @@ use crate::route::Inference;
 pub(crate) async fn forward<B>(
     shared: &Shared,
     api: Inference,
-    request: Parts,
+    request: &mut Parts,
     body: B,
     identity: &Identity,
     record: &mut Record,
@@ -37,9 +39,31 @@ where
     if shared.dispatcher.is_closed() {
         return Err(ApiError::draining());
     }
-    let body = gather(body, &request.headers, shared.limits).await?;
-    record.received(body.len());
-    let arrived = Instant::now();
+    let arrived;
+    // In a block, so that nothing of what was read stays in the future's state while the runner works.
+    let done = {
+        let body = gather(body, &request.headers, shared.limits).await?;
+        record.received(body.len());
+        arrived = Instant::now();
+        let (call, keepalive) = ask(shared, api, request, body, identity, record).await?;
+        if let Some(every) = keepalive {
+            return Box::pin(kept_alive(shared, call, every, arrived, record)).await;
+        }
+        shared.dispatcher.dispatch(call)
+    }
+    .await;
+    served(shared, done, arrived, record)
+}
+
+/// What is asked for, once the client may ask for it, and how often its stream is to show that it is alive.
+async fn ask(
+    shared: &Shared,
+    api: Inference,
+    request: &mut Parts,
+    body: Bytes,
+    identity: &Identity,
+    record: &mut Record,
+) -> Result<(Dispatch, Option<Duration>), Box<ApiError>> {
     let mut asked = Asked::read(shared, api, &request.headers, &body, identity)?;
     asked.series.count(api);
     record.model.clone_from(&asked.requirements.model);
@@ -57,18 +81,32 @@ where
     let body = RequestBody::from(body).with_model_at(at);
     let request = to_runner(request, body, record);
     let terms = Terms::default();
-    let call = Dispatch { id: record.id().clone(), request, requirements, claim, permit, terms };
-    let done = match keepalive {
-        None => shared.dispatcher.dispatch(call).await,
-        Some(every) => {
-            let dispatcher = shared.dispatcher.clone();
-            let mut dispatching: Dispatching = Box::pin(async move { dispatcher.dispatch(call).await });
-            match timeout(every, &mut dispatching).await {
-                Ok(done) => done,
-                Err(_) => return Ok(begin(Awaited::new(dispatching, every, arrived))),
-            }
-        }
-    };
+    Ok((Dispatch { id: record.id().clone(), request, requirements, claim, permit, terms }, keepalive))
+}
+
+/// A stream that begins after this time, with or without its runner.
+async fn kept_alive(
+    shared: &Shared,
+    call: Dispatch,
+    every: Duration,
+    arrived: Instant,
+    record: &mut Record,
+) -> Result<Response<GatewayBody>, Box<ApiError>> {
+    let dispatcher = shared.dispatcher.clone();
+    let mut dispatching: Dispatching = Box::pin(async move { dispatcher.dispatch(call).await });
+    match timeout(every, &mut dispatching).await {
+        Ok(done) => served(shared, done, arrived, record),
+        Err(_) => Ok(begin(Awaited::new(dispatching, every, arrived))),
+    }
+}
+
+/// A runner's answer, or why there is none.
+fn served(
+    shared: &Shared,
+    done: Result<Dispatched, DispatchError>,
+    arrived: Instant,
+    record: &mut Record,
+) -> Result<Response<GatewayBody>, Box<ApiError>> {
     let dispatched = done.map_err(|error| ApiError::dispatch(&error))?;
     record.served(Served::by(&dispatched), arrived);
     let model = dispatched.model.as_ref().and_then(|model| shared.metrics.inference.header(model));
@@ -90,8 +128,9 @@ fn unbuffered(headers: &mut HeaderMap) {
     headers.entry(ACCEL_BUFFERING).or_insert(HeaderValue::from_static("no"));
 }
 
-fn to_runner(request: Parts, body: RequestBody, record: &Record) -> http::Request<RequestBody> {
-    let Parts { uri, mut headers, .. } = request;
+/// Takes the head's headers and path along.
+fn to_runner(request: &mut Parts, body: RequestBody, record: &Record) -> http::Request<RequestBody> {
+    let (uri, mut headers) = (std::mem::take(&mut request.uri), std::mem::take(&mut request.headers));
     headers::for_runner(&mut headers, record.id());
     let mut out = http::Request::new(body);
     *out.method_mut() = Method::POST;

@@ -14,12 +14,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use gateway_core::{
-    Command, CommandReply, Health, LinkAbilities, LinkDescription, LinkError, LinkRequest, LinkResponse,
-    Model, ModelId, ModelState, ResourceReport, RunnerLink, RunnerStatus,
+    Command, CommandReply, Health, LinkAbilities, LinkDescription, LinkError, LinkRequest, Model, ModelId,
+    ModelState, ResourceReport, RunnerLink, RunnerStatus,
 };
 use http::StatusCode;
 
-use crate::link::HttpLink;
+use crate::link::{HttpLink, LinkFuture};
 pub use kind::{EngineKind, UnknownEngineKind};
 use openai::ModelList;
 use probe::{Probe, Reply};
@@ -341,8 +341,12 @@ impl RunnerLink for EngineLink {
         self.link.describe()
     }
 
-    async fn send(&self, request: LinkRequest) -> Result<LinkResponse, LinkError> {
-        self.link.send(request).await
+    // The link's own future is passed on, not put into another.
+    fn send<'s, 'f>(&'s self, request: LinkRequest) -> LinkFuture<'f>
+    where
+        's: 'f,
+    {
+        self.link.send(request)
     }
 
     fn abilities(&self) -> LinkAbilities {

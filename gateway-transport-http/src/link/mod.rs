@@ -13,13 +13,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use gateway_core::{LinkAbilities, LinkDescription, LinkError, LinkRequest, LinkResponse, RunnerLink};
+use gateway_core::{LinkAbilities, LinkDescription, LinkRequest, RunnerLink};
 use http::{HeaderName, HeaderValue};
 
 pub use builder::HttpLinkBuilder;
 
 use crate::address::{Address, InvalidAddress};
 use pool::Pool;
+pub(crate) use send::LinkFuture;
 
 /// The link to a runner that has an HTTP address.
 ///
@@ -76,8 +77,11 @@ impl RunnerLink for HttpLink {
         LinkDescription { transport: self.transport, address: Some(self.address.to_string()) }
     }
 
-    async fn send(&self, request: LinkRequest) -> Result<LinkResponse, LinkError> {
-        self.exchange(request).await
+    fn send<'s, 'f>(&'s self, request: LinkRequest) -> LinkFuture<'f>
+    where
+        's: 'f,
+    {
+        self.exchange(request)
     }
 
     fn abilities(&self) -> LinkAbilities {

@@ -81,11 +81,11 @@ impl Pool {
     }
 
     /// The idle connection that was used last, if there is one that still lives.
-    pub(super) fn check_out(&self) -> Option<Connection> {
+    pub(super) fn check_out(&self, now: Instant) -> Option<Connection> {
         loop {
             let mut idle = lock(&self.idle);
             let parked = idle.stack.pop()?;
-            if parked.since.elapsed() >= self.limits.idle_timeout {
+            if now.saturating_duration_since(parked.since) >= self.limits.idle_timeout {
                 // All others are older.
                 let rest = std::mem::take(&mut idle.stack);
                 drop(idle);

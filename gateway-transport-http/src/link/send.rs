@@ -1,5 +1,7 @@
 //! One request on its way: over an idle connection if there is one, over a new one if that has died.
 
+use std::future::ready;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,6 +20,9 @@ use super::upgraded::UpgradedBody;
 /// A close that was on its way when the request went out shows within a round trip. Later than this the
 /// runner died while it worked, and the request must not kill it twice.
 const CROSSED: Duration = Duration::from_secs(1);
+
+/// What [`RunnerLink::send`](gateway_core::RunnerLink::send) gives.
+pub(crate) type LinkFuture<'l> = Pin<Box<dyn Future<Output = Result<LinkResponse, LinkError>> + Send + 'l>>;
 
 /// What it takes to send a request a second time.
 struct Spare {
@@ -66,33 +71,79 @@ impl Spare {
     }
 }
 
+/// A request that goes out over a connection that was idle.
+struct Reuse {
+    connection: Connection,
+    request: Request<Outgoing>,
+    spare: Spare,
+    /// It must not be seen twice.
+    once: bool,
+    since: Instant,
+}
+
+impl Reuse {
+    fn new(connection: Connection, request: LinkRequest, since: Instant) -> Self {
+        let once = request.extensions().get::<NotRepeatable>().is_some();
+        let (request, spare) = Spare::split(request);
+        Self { connection, request, spare, once, since }
+    }
+}
+
 impl HttpLink {
-    pub(super) async fn exchange(&self, request: LinkRequest) -> Result<LinkResponse, LinkError> {
-        let request = self.prepare(request)?;
+    /// What can be done at once is done before the future is made, and what is rare is in a box of its own: the future of a
+    /// request over an idle connection is small.
+    pub(super) fn exchange(&self, request: LinkRequest) -> LinkFuture<'_> {
+        let request = match self.prepare(request) {
+            Ok(request) => request,
+            Err(error) => return Box::pin(ready(Err(error))),
+        };
         if let Some(UpgradeTo(protocol)) = request.extensions().get() {
             let protocol = protocol.clone();
-            return self.exchange_upgrade(request, protocol).await;
+            return Box::pin(self.exchange_upgrade(request, protocol));
         }
-        let (answer, connection) = self.carry(request).await?;
-        self.answer(answer, connection)
+        let now = Instant::now();
+        match self.idle(&request, now) {
+            Some(connection) => {
+                let reuse = Reuse::new(connection, request, now);
+                Box::pin(async move {
+                    let (answer, connection) = self.over_idle(reuse).await?;
+                    self.answer(answer, connection)
+                })
+            }
+            None => Box::pin(async move {
+                let (answer, connection) = self.over_new(request).await?;
+                self.answer(answer, connection)
+            }),
+        }
+    }
+
+    /// An idle connection that this request may go over.
+    fn idle(&self, request: &LinkRequest, now: Instant) -> Option<Connection> {
+        // What cannot be sent twice goes over a connection that cannot have died unnoticed.
+        if Spare::is_possible(request.body()) { self.pool.check_out(now) } else { None }
     }
 
     /// The head of the answer, and the connection over which it came.
-    async fn carry(&self, request: LinkRequest) -> Result<(Response<Incoming>, Connection), LinkError> {
-        // What cannot be sent twice goes over a connection that cannot have died unnoticed.
-        let idle = if Spare::is_possible(request.body()) { self.pool.check_out() } else { None };
-        let Some(mut connection) = idle else {
-            self.pool.check_open()?;
-            return self.send_anew(request.map(Outgoing::Once), false).await;
-        };
-        let once = request.extensions().get::<NotRepeatable>().is_some();
-        let (request, spare) = Spare::split(request);
-        let sent = Instant::now();
-        let Failure { unsent, error } = match connection.exchange(request).await {
-            Ok(answer) => return Ok((answer, connection)),
-            Err(failure) => failure,
-        };
-        drop(connection);
+    async fn over_idle(&self, reuse: Reuse) -> Result<(Response<Incoming>, Connection), LinkError> {
+        let Reuse { mut connection, request, spare, once, since } = reuse;
+        match connection.exchange(request).await {
+            Ok(answer) => Ok((answer, connection)),
+            Err(failure) => {
+                drop(connection);
+                Box::pin(self.again(failure, spare, once, since)).await
+            }
+        }
+    }
+
+    /// What was idle has failed: once more over a new connection, if that may be.
+    async fn again(
+        &self,
+        failure: Failure,
+        spare: Spare,
+        once: bool,
+        since: Instant,
+    ) -> Result<(Response<Incoming>, Connection), LinkError> {
+        let Failure { unsent, error } = failure;
         if is_body_fault(&error) {
             return Err(LinkError::request_body(error));
         }
@@ -102,13 +153,18 @@ impl HttpLink {
         }
         // The runner closed the connection while it was idle, as it may at any time: not a failure.
         let seen = unsent.is_none();
-        if seen && (once || sent.elapsed() > CROSSED) {
+        if seen && (once || since.elapsed() > CROSSED) {
             return Err(lost(error));
         }
         match unsent.or_else(|| spare.into_request()) {
             Some(request) => self.send_anew(request, seen).await,
             None => Err(lost(error)),
         }
+    }
+
+    async fn over_new(&self, request: LinkRequest) -> Result<(Response<Incoming>, Connection), LinkError> {
+        self.pool.check_open()?;
+        self.send_anew(request.map(Outgoing::Once), false).await
     }
 
     /// Sends over a new connection. `seen`: the runner may have seen the request already.
@@ -144,7 +200,11 @@ impl HttpLink {
         head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         head.headers.insert(header::UPGRADE, protocol);
         let request = Request::from_parts(head, RequestBody::empty());
-        let (mut answer, mut connection) = self.carry(request).await?;
+        let now = Instant::now();
+        let (mut answer, mut connection) = match self.idle(&request, now) {
+            Some(connection) => self.over_idle(Reuse::new(connection, request, now)).await?,
+            None => self.over_new(request).await?,
+        };
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             return self.answer(answer, connection);
         }
