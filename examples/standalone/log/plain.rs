@@ -88,13 +88,13 @@ impl Fields<'_> {
 
     fn name(&mut self, name: &str) -> fmt::Result {
         if !std::mem::replace(&mut self.is_first, false) {
-            self.writer.write_char(' ')?;
+            self.writer.write_str(" ")?;
         }
         if name == "message" {
             return Ok(());
         }
         self.writer.write_str(name.strip_prefix("r#").unwrap_or(name))?;
-        self.writer.write_char('=')
+        self.writer.write_str("=")
     }
 }
 
@@ -117,9 +117,9 @@ impl Visit for Fields<'_> {
             if !value.bytes().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')) {
                 return write!(writer, "{value:?}");
             }
-            writer.write_char('"')?;
+            writer.write_str("\"")?;
             writer.write_str(value)?;
-            writer.write_char('"')
+            writer.write_str("\"")
         });
     }
 }
