@@ -1,6 +1,5 @@
 //! The fleets over which the benches run, and what the programs of the rig share.
 
-#[cfg(target_os = "linux")]
 #[path = "rig/wire/mod.rs"]
 pub mod wire;
 

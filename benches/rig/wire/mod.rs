@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod message;
+#[cfg(target_os = "linux")]
 pub mod poller;
 pub mod script;
 
