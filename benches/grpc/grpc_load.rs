@@ -2,7 +2,7 @@
 //!
 //! Closed loop: each of STREAMS has one call open at a time, on one of CONNECTIONS. One JSON line at the end.
 //!
-//! `grpc_load ADDRESS TOKEN MODEL STREAMS CONNECTIONS EXPECTED_CHUNKS SECONDS`
+//! `grpc_load ADDRESS TOKEN MODEL STREAMS CONNECTIONS CHUNKS INTERVAL_US SECONDS`
 
 use std::cell::Cell;
 use std::error::Error;
@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use gateway_benches::wire::script::Script;
 use gateway_transport_grpc::proto::cy_llm::ai_inference_client::AiInferenceClient;
 use gateway_transport_grpc::proto::cy_llm::{StreamMetadata, StreamPredictRequest};
 use hyper::client::conn::http2::{SendRequest, handshake};
@@ -53,15 +54,14 @@ fn add(count: &Cell<u64>, more: u64) {
 struct Ask {
     token: String,
     model: String,
-    expected: u64,
+    script: Script,
     until: Instant,
 }
 
 async fn one(client: &mut AiInferenceClient<Connection>, ask: &Ask, counts: &Counts) -> Result<bool, Status> {
     let message = StreamPredictRequest {
         model_id: ask.model.clone(),
-        prompt: "Tell me a story about a machine that counts chunks, and do not stop before the end of it."
-            .to_owned(),
+        prompt: format!("{} Tell me of a machine that counts chunks to the end.", ask.script.words()),
         metadata: Some(StreamMetadata { trace_id: "bench".to_owned(), ..StreamMetadata::default() }),
         ..StreamPredictRequest::default()
     };
@@ -78,7 +78,7 @@ async fn one(client: &mut AiInferenceClient<Connection>, ask: &Ask, counts: &Cou
         ended |= message.end_of_stream;
     }
     add(&counts.chunks, chunks);
-    Ok(ended && chunks == ask.expected)
+    Ok(ended && chunks == u64::from(ask.script.chunks))
 }
 
 async fn stream(connection: Connection, authority: String, ask: Rc<Ask>, counts: Rc<Counts>) {
@@ -106,10 +106,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (address, token, model) = (next("ADDRESS")?, next("TOKEN")?, next("MODEL")?);
     let streams: usize = next("STREAMS")?.parse()?;
     let connections: usize = next("CONNECTIONS")?.parse()?;
-    let expected = next("EXPECTED_CHUNKS")?.parse()?;
+    let script = Script {
+        chunks: next("CHUNKS")?.parse()?,
+        interval: Duration::from_micros(next("INTERVAL_US")?.parse()?),
+        delay: Duration::ZERO,
+    };
     let seconds: u64 = next("SECONDS")?.parse()?;
     let until = Instant::now() + Duration::from_secs(seconds);
-    let (ask, counts) = (Rc::new(Ask { token, model, expected, until }), Rc::new(Counts::default()));
+    let (ask, counts) = (Rc::new(Ask { token, model, script, until }), Rc::new(Counts::default()));
     let local = LocalSet::new();
     let mut open = Vec::new();
     for _ in 0..connections {

@@ -11,6 +11,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 CLIENT, RUNNER, ADMIN = "bench-client", "bench-runner", "bench-admin"
 MODEL = "mock-model"
 SERVERS = ("/usr/sbin", "/usr/local/sbin", "/sbin")
+# Where the gateway's metrics are, from its own port on.
+OBSERVABILITY = 2
 # Requests at once of one runner that dials in; far above what any test has under way.
 SLOTS = 16_384
 
@@ -36,7 +38,7 @@ class Setup:
         return Program(command, cores, self.folder / f"{log}.log", **options)
 
     def start_engine(self):
-        """The mock engine on all ports; several processes, if one could not have all the files."""
+        """The mock engine, on all its ports."""
         taken = [port for port in (*self.engines, self.port) if is_open(port)]
         if taken:
             raise Failed(f"ports {taken[:5]} are in use; is another run going on? else choose others with --ports")
@@ -201,6 +203,7 @@ class Gateway:
 
     def config(self, setup):
         lines = [
+            f'observability = "127.0.0.1:{setup.port + OBSERVABILITY}"',
             f'client_tokens = ["{CLIENT}"]',
             f'admin_tokens = ["{ADMIN}"]',
             f'runner_token = "{RUNNER}"',
@@ -234,9 +237,11 @@ class Gateway:
 
     def wait_for_runners(self, setup, count, started):
         def all_there():
-            return len(get(f"http://127.0.0.1:{setup.port}/runners", ADMIN)) >= count
+            runners = get(f"http://127.0.0.1:{setup.port}/runners", ADMIN)["runners"]
+            return sum(runner["health"] == "healthy" for runner in runners) >= count
 
-        wait_until(f"{count} runners", 120, all_there, started.program, *started.helpers)
+        if count:
+            wait_until(f"{count} runners", 120, all_there, started.program, *started.helpers)
 
 
 ROWS = [

@@ -75,7 +75,7 @@ def build(options, release=True):
     if options.programs:
         return options.programs
     profile = ["--release"] if release else []
-    tools = ["rig_engine", "rig_load", "rig_runners", "grpc_worker"]
+    tools = ["rig_engine", "rig_load", "rig_runners", "grpc_worker", "grpc_load"]
     words = [word for tool in tools for word in ("--example", tool)]
     for package in (["-p", "gateway-examples", "--example", "standalone"], ["-p", "gateway-benches", *words]):
         subprocess.run(["cargo", "build", "--quiet", *profile, *package], cwd=REPOSITORY, check=True)

@@ -92,12 +92,12 @@ def first_chunk(row, effort):
 
 
 class Held:
-    """Open streams of 5 chunks per second each, held by load generators until they are let go."""
+    """Open streams, held by load generators until they are let go."""
 
-    def __init__(self, row, count, generators=1):
+    def __init__(self, row, count, generators=1, interval_us=200_000):
         self.row, self.programs = row, []
         share = [count // generators + (at < count % generators) for at in range(generators)]
-        options = {"stream": True, "chunks": 1_000_000, "interval_us": 200_000, "hold": True}
+        options = {"stream": True, "chunks": 1_000_000, "interval_us": interval_us, "hold": True}
         for at, connections in enumerate(share):
             command = load_command(row, connections=connections, **options)
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
@@ -113,9 +113,12 @@ class Held:
         for one in self.programs:
             one.process.stdin.close()
         told = [json.loads(one.process.stdout.readline() or "{}") for one in self.programs]
+        self.stop()
+        return told
+
+    def stop(self):
         for one in self.programs:
             one.stop()
-        return told
 
 
 def hold(row, effort):
@@ -132,8 +135,7 @@ def hold(row, effort):
         full = row.rss_kib()
         told = held.let_go()
     finally:
-        for one in held.programs:
-            one.stop()
+        held.stop()
     settle(row)
     time.sleep(effort.settle_seconds)
     return {

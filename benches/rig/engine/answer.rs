@@ -44,10 +44,20 @@ pub(super) enum Asked {
     /// Something that is known without a look at the body.
     Page(Page),
     Completion {
+        form: Form,
         stream: bool,
         usage: bool,
         script: Script,
     },
+}
+
+/// Which of OpenAI's APIs is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// `/v1/chat/completions`
+    Chat,
+    /// `/v1/completions`
+    Text,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -64,17 +74,20 @@ impl Asked {
         let mut words = head.split(|byte| *byte == b' ');
         let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
-        match (method, path) {
-            (b"POST", b"/v1/chat/completions") => Self::Completion {
-                stream: sample.has(br#""stream":true"#) || sample.has(br#""stream": true"#),
-                usage: sample.has(br#""include_usage":true"#) || sample.has(br#""include_usage": true"#),
-                script: Script::find(&sample.head).or_else(|| Script::find(&sample.tail)).unwrap_or_default(),
-            },
-            (b"GET", b"/health") => Self::Page(Page::Health),
-            (b"GET", b"/v1/models") => Self::Page(Page::Models),
-            (b"GET", b"/metrics") => Self::Page(Page::Metrics),
-            (b"GET", b"/totals") => Self::Page(Page::Totals),
-            _ => Self::Page(Page::Unknown),
+        let form = match (method, path) {
+            (b"POST", b"/v1/chat/completions") => Form::Chat,
+            (b"POST", b"/v1/completions") => Form::Text,
+            (b"GET", b"/health") => return Self::Page(Page::Health),
+            (b"GET", b"/v1/models") => return Self::Page(Page::Models),
+            (b"GET", b"/metrics") => return Self::Page(Page::Metrics),
+            (b"GET", b"/totals") => return Self::Page(Page::Totals),
+            _ => return Self::Page(Page::Unknown),
+        };
+        Self::Completion {
+            form,
+            stream: sample.has(br#""stream":true"#) || sample.has(br#""stream": true"#),
+            usage: sample.has(br#""include_usage":true"#) || sample.has(br#""include_usage": true"#),
+            script: Script::find(&sample.head).or_else(|| Script::find(&sample.tail)).unwrap_or_default(),
         }
     }
 }
@@ -91,28 +104,17 @@ pub(super) fn page(status: &str, content_type: &str, body: &str) -> Vec<u8> {
 /// The bytes that are the same in all answers, made once.
 #[derive(Debug)]
 pub(super) struct Texts {
-    pub(super) plain: Vec<u8>,
     pub(super) health: Vec<u8>,
     pub(super) models: Vec<u8>,
     pub(super) unknown: Vec<u8>,
     /// The head of a stream.
     pub(super) stream: Vec<u8>,
-    /// The first event, which tells the role.
-    pub(super) role: Vec<u8>,
-    chunk: Vec<u8>,
-    stamp_at: usize,
+    chat: Completions,
+    text: Completions,
 }
 
 impl Texts {
-    const STAMP_DIGITS: usize = 19;
-
     pub(super) fn new() -> Self {
-        let plain = concat!(
-            r#"{"id":"chatcmpl-mock-000000000001","object":"chat.completion","created":1700000000,"#,
-            r#""model":"mock-model","choices":[{"index":0,"message":{"role":"assistant","#,
-            r#""content":"Hello from the mock engine."},"logprobs":null,"finish_reason":"stop"}],"#,
-            r#""usage":{"prompt_tokens":10,"completion_tokens":6,"total_tokens":16}}"#
-        );
         let models = concat!(
             r#"{"object":"list","data":[{"id":"mock-model","object":"model","created":1700000000,"#,
             r#""owned_by":"vllm","max_model_len":32768}]}"#
@@ -121,50 +123,21 @@ impl Texts {
             "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n",
             "cache-control: no-cache\r\ntransfer-encoding: chunked\r\n\r\n"
         );
-        let stamp = "@T0000000000000000000";
-        let chunk = piece(&event(&format!(
-            r#""choices":[{{"index":0,"delta":{{"content":"{stamp} "}},"logprobs":null,"finish_reason":null}}]"#
-        )));
-        let stamp_at = memmem::find(&chunk, b"@T").map_or(0, |at| at + 2);
         Self {
-            plain: page("200 OK", "application/json", plain),
             health: page("200 OK", "application/json", ""),
             models: page("200 OK", "application/json", models),
             unknown: page("404 Not Found", "application/json", r#"{"error":{"message":"not found"}}"#),
             stream: stream.into(),
-            role: piece(&event(
-                r#""choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]"#,
-            )),
-            chunk,
-            stamp_at,
+            chat: Completions::new(Form::Chat),
+            text: Completions::new(Form::Text),
         }
     }
 
-    /// A chunk that is sent now.
-    pub(super) fn chunk(&mut self, now: u64) -> &[u8] {
-        let digits = &mut self.chunk[self.stamp_at..][..Self::STAMP_DIGITS];
-        let mut rest = now;
-        for digit in digits.iter_mut().rev() {
-            *digit = b'0' + (rest % 10) as u8;
-            rest /= 10;
+    pub(super) fn of(&mut self, form: Form) -> &mut Completions {
+        match form {
+            Form::Chat => &mut self.chat,
+            Form::Text => &mut self.text,
         }
-        &self.chunk
-    }
-
-    /// What comes after the last chunk.
-    pub(super) fn end(chunks: u32, usage: bool) -> Vec<u8> {
-        let mut events =
-            event(r#""choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}]"#);
-        if usage {
-            let total = chunks + 10;
-            events += &event(&format!(
-                r#""choices":[],"usage":{{"prompt_tokens":10,"completion_tokens":{chunks},"total_tokens":{total}}}"#
-            ));
-        }
-        events += "data: [DONE]\n\n";
-        let mut end = piece(&events);
-        end.extend_from_slice(b"0\r\n\r\n");
-        end
     }
 
     /// vLLM's metrics, as far as gateways read them.
@@ -177,9 +150,95 @@ impl Texts {
     }
 }
 
-fn event(rest: &str) -> String {
+/// The completions of one form.
+#[derive(Debug)]
+pub(super) struct Completions {
+    form: Form,
+    pub(super) plain: Vec<u8>,
+    /// The first event of a stream, which tells the role; of text there is none.
+    pub(super) role: Vec<u8>,
+    chunk: Vec<u8>,
+    stamp_at: usize,
+}
+
+impl Completions {
+    const STAMP: &str = "@T0000000000000000000";
+
+    fn new(form: Form) -> Self {
+        let choice = |content: &str, finish: &str| match form {
+            Form::Chat => format!(
+                r#"{{"index":0,"message":{{"role":"assistant","content":"{content}"}},"logprobs":null,"finish_reason":{finish}}}"#
+            ),
+            Form::Text => {
+                format!(r#"{{"index":0,"text":"{content}","logprobs":null,"finish_reason":{finish}}}"#)
+            }
+        };
+        let object = if form == Form::Chat { "chat.completion" } else { "text_completion" };
+        let plain = format!(
+            r#"{{"id":"mock-000000000001","object":"{object}","created":1700000000,"model":"mock-model","choices":[{}],"usage":{{"prompt_tokens":10,"completion_tokens":6,"total_tokens":16}}}}"#,
+            choice("Hello from the mock engine.", r#""stop""#)
+        );
+        let role = match form {
+            Form::Chat => piece(&event(form, &delta(form, r#""role":"assistant","content":"""#, "null"))),
+            Form::Text => Vec::new(),
+        };
+        let content = match form {
+            Form::Chat => format!(r#""content":"{} ""#, Self::STAMP),
+            Form::Text => format!("{} ", Self::STAMP),
+        };
+        let chunk = piece(&event(form, &delta(form, &content, "null")));
+        let stamp_at = memmem::find(&chunk, b"@T").map_or(0, |at| at + 2);
+        Self { form, plain: page("200 OK", "application/json", &plain), role, chunk, stamp_at }
+    }
+
+    /// A chunk that is sent now.
+    pub(super) fn chunk(&mut self, now: u64) -> &[u8] {
+        let digits = &mut self.chunk[self.stamp_at..][..Self::STAMP.len() - 2];
+        let mut rest = now;
+        for digit in digits.iter_mut().rev() {
+            *digit = b'0' + (rest % 10) as u8;
+            rest /= 10;
+        }
+        &self.chunk
+    }
+
+    /// What comes after the last chunk.
+    pub(super) fn end(&self, chunks: u32, usage: bool) -> Vec<u8> {
+        let mut events = event(self.form, &delta(self.form, "", r#""stop""#));
+        if usage {
+            let total = chunks + 10;
+            events += &event(
+                self.form,
+                &format!(
+                    r#""choices":[],"usage":{{"prompt_tokens":10,"completion_tokens":{chunks},"total_tokens":{total}}}"#
+                ),
+            );
+        }
+        events += "data: [DONE]\n\n";
+        let mut end = piece(&events);
+        end.extend_from_slice(b"0\r\n\r\n");
+        end
+    }
+}
+
+/// The choices of an event: of chat, the fields of the delta; of text, the text.
+fn delta(form: Form, what: &str, finish: &str) -> String {
+    match form {
+        Form::Chat => {
+            format!(
+                r#""choices":[{{"index":0,"delta":{{{what}}},"logprobs":null,"finish_reason":{finish}}}]"#
+            )
+        }
+        Form::Text => {
+            format!(r#""choices":[{{"index":0,"text":"{what}","logprobs":null,"finish_reason":{finish}}}]"#)
+        }
+    }
+}
+
+fn event(form: Form, rest: &str) -> String {
+    let object = if form == Form::Chat { "chat.completion.chunk" } else { "text_completion" };
     format!(
-        "data: {{\"id\":\"chatcmpl-mock-000000000001\",\"object\":\"chat.completion.chunk\",\
+        "data: {{\"id\":\"mock-000000000001\",\"object\":\"{object}\",\
          \"created\":1700000000,\"model\":\"mock-model\",{rest}}}\n\n"
     )
 }
@@ -205,7 +264,7 @@ mod tests {
             let mut sample = Sample::default();
             body.as_bytes().chunks(step).for_each(|piece| sample.add(piece));
             let asked = Asked::of(b"POST /v1/chat/completions HTTP/1.1\r\n\r\n", &sample);
-            let Asked::Completion { stream: true, usage: false, script } = asked else {
+            let Asked::Completion { form: Form::Chat, stream: true, usage: false, script } = asked else {
                 panic!("{asked:?} in steps of {step}")
             };
             assert_eq!(script.chunks, 3);
@@ -215,7 +274,9 @@ mod tests {
     #[test]
     fn a_chunk_tells_when_it_was_sent() {
         let mut texts = Texts::new();
-        let chunk = String::from_utf8(texts.chunk(1_234_567_890).to_vec()).unwrap();
-        assert!(chunk.contains(r#""content":"@T0000000001234567890 ""#), "{chunk}");
+        for (form, field) in [(Form::Chat, "content"), (Form::Text, "text")] {
+            let chunk = String::from_utf8(texts.of(form).chunk(1_234_567_890).to_vec()).unwrap();
+            assert!(chunk.contains(&format!(r#""{field}":"@T0000000001234567890 ""#)), "{chunk}");
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use gateway_benches::wire::message::{Found, Kind, Reader};
 use gateway_benches::wire::script::Script;
 
-use super::answer::Sample;
+use super::answer::{Form, Sample};
 
 /// What a connection is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,13 +14,14 @@ pub(super) enum Turn {
     /// The next request is awaited or being read.
     Reading,
     /// A plain answer is due later.
-    Delayed,
+    Delayed(Form),
     /// Chunks are being sent.
     Streaming(Stream),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stream {
+    pub(super) form: Form,
     pub(super) script: Script,
     pub(super) usage: bool,
     pub(super) sent: u32,

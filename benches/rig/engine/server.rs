@@ -10,7 +10,7 @@ use gateway_benches::wire::clock::now;
 use gateway_benches::wire::poller::{Poller, Ready};
 use socket2::{Domain, Socket, Type};
 
-use super::answer::{Asked, Page, Texts, page};
+use super::answer::{Asked, Form, Page, Texts, page};
 use super::connection::{Came, Connection, Stream, Turn};
 
 /// Connections that wait to be accepted: a thousand streams may come at once.
@@ -142,24 +142,24 @@ impl Server {
     fn answer(&mut self, at: usize) {
         let Some(connection) = &mut self.connections[at] else { return };
         let asked = Asked::of(connection.reader.head(), &connection.sample);
-        let (stream, usage, script) = match asked {
+        let (form, stream, usage, script) = match asked {
             Asked::Page(page) => return self.page(at, page),
-            Asked::Completion { stream, usage, script } => (stream, usage, script),
+            Asked::Completion { form, stream, usage, script } => (form, stream, usage, script),
         };
         self.totals.completions += 1;
         self.totals.under_way += 1;
         if !stream && script.delay.is_zero() {
-            connection.turn = Turn::Delayed;
-            return self.complete(at);
+            connection.turn = Turn::Delayed(form);
+            return self.complete(at, form);
         }
         let due = now() + nanos(script.delay);
         let place = (at, connection.generation);
         if !stream {
-            connection.turn = Turn::Delayed;
+            connection.turn = Turn::Delayed(form);
             self.timers.push(Reverse((due, place)));
             return;
         }
-        connection.turn = Turn::Streaming(Stream { script, usage, sent: 0, due });
+        connection.turn = Turn::Streaming(Stream { form, script, usage, sent: 0, due });
         if script.delay.is_zero() {
             return self.advance(place);
         }
@@ -192,9 +192,9 @@ impl Server {
     }
 
     /// Sends a plain answer.
-    fn complete(&mut self, at: usize) {
+    fn complete(&mut self, at: usize, form: Form) {
         let Some(connection) = &mut self.connections[at] else { return };
-        if connection.send(&self.texts.plain) {
+        if connection.send(&self.texts.of(form).plain) {
             connection.begin();
             self.totals.under_way -= 1;
         } else {
@@ -224,26 +224,28 @@ impl Server {
         }
         let mut stream = match connection.turn {
             Turn::Reading => return,
-            Turn::Delayed => return self.complete(at),
+            Turn::Delayed(form) => return self.complete(at, form),
             Turn::Streaming(stream) => stream,
         };
         if !connection.has_room() {
             // It goes on when its reader does.
             return;
         }
-        let Stream { script, usage, sent, .. } = stream;
+        let Stream { form, script, usage, sent, .. } = stream;
+        let texts = self.texts.of(form);
         let went = if sent == script.chunks {
-            connection.send(&Texts::end(sent, usage))
+            connection.send(&texts.end(sent, usage))
         } else if sent == 0 {
             let mut first = Vec::with_capacity(1024);
             if script.delay.is_zero() {
                 first.extend_from_slice(&self.texts.stream);
             }
-            first.extend_from_slice(&self.texts.role);
-            first.extend_from_slice(self.texts.chunk(now()));
+            let texts = self.texts.of(form);
+            first.extend_from_slice(&texts.role);
+            first.extend_from_slice(texts.chunk(now()));
             connection.send(&first)
         } else {
-            connection.send(self.texts.chunk(now()))
+            connection.send(texts.chunk(now()))
         };
         if !went {
             return self.close(at);

@@ -37,6 +37,8 @@ pub(super) struct Generator {
     /// Open loop: when requests were due that wait for a connection.
     waiting: VecDeque<u64>,
     measured: Measured,
+    /// Who is ready; kept for its room.
+    ready: Vec<Ready>,
     stream: bool,
     chunks: Option<u32>,
     rate: f64,
@@ -61,6 +63,7 @@ impl Generator {
             failed: Vec::new(),
             waiting: VecDeque::new(),
             measured: Measured::new(),
+            ready: Vec::new(),
             stream: flags.stream,
             chunks: (flags.stream && !flags.hold).then_some(flags.chunks),
             rate: flags.rate,
@@ -153,15 +156,16 @@ impl Generator {
 
     /// Waits once, and serves whoever is ready.
     fn serve(&mut self, buffer: &mut [u8], limit: Option<Duration>) -> io::Result<()> {
-        let mut ready = Vec::new();
+        let mut ready = std::mem::take(&mut self.ready);
         self.poller.wait(&mut ready, limit)?;
-        for event in ready {
+        for event in ready.iter().copied() {
             if event.token == INPUT {
                 self.over |= matches!(io::stdin().read(buffer), Ok(0) | Err(_));
             } else {
                 self.handle(event, buffer);
             }
         }
+        self.ready = ready;
         Ok(())
     }
 
