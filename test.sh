@@ -28,6 +28,7 @@ step cargo clippy --quiet --workspace --all-targets --no-default-features -- -D 
 RUSTDOCFLAGS="-D warnings" step cargo doc --quiet --workspace --no-deps
 step run_tests
 step cargo build --quiet --workspace --examples
+step benches/rig/smoke.sh
 step e2e/run.sh
 
 printf '\nall checks passed in %d s\n' "$SECONDS"

@@ -42,7 +42,10 @@ def arguments():
     parser.add_argument("--interval-us", type=int, default=0, help="between two chunks; 0: as fast as can be")
     parser.add_argument("--ways", default="http,link,server")
     run.add_common(parser)
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.smoke:
+        options.reps, options.seconds, options.streams = 1, 1, 16
+    return options
 
 
 class Both(rows.Gateway):
@@ -133,10 +136,11 @@ def main():
         finally:
             engine.stop()
     tell(options, found)
+    return int(any(row["bad"] for results in found.values() for row in results))
 
 
 if __name__ == "__main__":
     try:
-        main()
+        sys.exit(main())
     except machine.Failed as problem:
         sys.exit(f"compare.py: {problem}")

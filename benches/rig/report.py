@@ -94,6 +94,8 @@ def base_tables(names, results):
         for scenario in ("plain-300", "plain-16k", "plain-256k"):
             line += [number(of(name, scenario, "per_second"))]
             line += [number(of(name, scenario, cpu), 3), times(name, scenario, cpu)] if measured else ["–", "–"]
+            if scenario == "plain-300":
+                line.insert(2, number(of(name, scenario, "core_use"), 2) if measured else "–")
         plain.append(line)
         added.append([
             name,
@@ -103,6 +105,7 @@ def base_tables(names, results):
             pair(against(direct, name, "first", "first_chunk_us", "p50"), against(direct, name, "first", "first_chunk_us", "p99")) if measured else "–",
         ])
         streams.append([name, number(of(name, "stream", "chunks_per_second"))])
+        streams[-1] += [number(of(name, "stream", "core_use"), 2) if measured else "–"]
         streams[-1] += [number(of(name, "stream", per_chunk), 2), times(name, "stream", per_chunk)] if measured else ["–", "–"]
         streams[-1] += [number(of(name, "paced", per_chunk), 1), times(name, "paced", per_chunk)] if measured else ["–", "–"]
         streams[-1] += [pair(of(name, "paced", "transit_us", "p50"), of(name, "paced", "transit_us", "p99"))]
@@ -111,14 +114,14 @@ def base_tables(names, results):
             told = " → ".join(number(kib / 1024) for kib in mib) if None not in mib else "–"
             memory.append([name, told, number(of(name, "hold", "kib_per_stream"), 1), number(of(name, "hold", "streams")), number(of(name, "hold", "core_use"), 2)])
     yield "Plain requests, 64 connections, prompts of 300 B, 16 KiB and 256 KiB", without_empty(
-        ["", "req/s", "CPU-s per 10,000", "/ HAProxy", "16 KiB: req/s", "CPU-s per 10,000", "/ HAProxy", "256 KiB: req/s", "CPU-s per 10,000", "/ HAProxy"],
+        ["", "req/s", "core", "CPU-s per 10,000", "/ HAProxy", "16 KiB: req/s", "CPU-s per 10,000", "/ HAProxy", "256 KiB: req/s", "CPU-s per 10,000", "/ HAProxy"],
         plain,
     )
     yield "Latency: 500 requests per second, and the first chunk of 100 new streams per second, p50 / p99 in µs", without_empty(
         ["", "request", "added", "first chunk", "added"], added
     )
     yield "Streams: 256 of 100 chunks, as fast as can be, and paced with a chunk each 50 ms", without_empty(
-        ["", "chunks/s", "CPU-s per million", "/ HAProxy", "paced: CPU-s per million", "/ HAProxy", "paced: transit p50 / p99 µs"], streams
+        ["", "chunks/s", "core", "CPU-s per million", "/ HAProxy", "paced: CPU-s per million", "/ HAProxy", "paced: transit p50 / p99 µs"], streams
     )
     yield "Memory with open streams of 5 chunks per second each", without_empty(
         ["", "MiB idle → open → after", "KiB per stream", "streams", "cores in use"], memory

@@ -159,7 +159,9 @@ class VllmRouter:
         return None if self.path(setup) else "vllm-router is not installed; see --vllm-router"
 
     def version(self, setup):
-        return first_line(self.path(setup), "--version")
+        # It does not tell; what pip wrote beside it does.
+        installed = pathlib.Path(self.path(setup)).resolve().parents[1].glob("lib/*/site-packages/vllm_router-*.dist-info")
+        return next((folder.name.removesuffix(".dist-info") for folder in installed), "of unknown version")
 
     def start(self, setup):
         urls = [f"http://127.0.0.1:{port}" for port in setup.engines]

@@ -12,15 +12,17 @@ OPEN_STREAMS = 1024
 class Effort:
     """How long and how much."""
 
-    def __init__(self, seconds, warmup, streams, hold_seconds, settle_seconds):
+    def __init__(self, seconds, warmup, streams, hold_seconds, settle_seconds, pace=1):
         self.seconds, self.warmup = seconds, warmup
         self.streams = streams
         self.hold_seconds, self.settle_seconds = hold_seconds, settle_seconds
+        # By how much the chunks of paced streams come faster.
+        self.pace = pace
 
 
 FULL = Effort(3, 0.6, OPEN_STREAMS, 5, 3)
 QUICK = Effort(1.5, 0.4, OPEN_STREAMS, 3, 2)
-SMOKE = Effort(0.3, 0.1, 32, 0.3, 0.2)
+SMOKE = Effort(0.3, 0.1, 32, 0.3, 0.2, pace=50)
 
 
 def load_command(row, **options):
@@ -50,10 +52,11 @@ def load(row, effort, **options):
     """One run of the load, with what it cost the row."""
     settle(row)
     before, began = row.cpu_seconds(), time.monotonic()
-    command = load_command(row, seconds=effort.seconds, warmup=effort.warmup, **options)
+    options = {"seconds": effort.seconds, "warmup": effort.warmup} | options
+    command = load_command(row, **options)
     generator = row.setup.start(command, row.setup.load_cores, "load", stdout=subprocess.PIPE, text=True)
     try:
-        out, _ = generator.process.communicate(timeout=effort.seconds + effort.warmup + 60)
+        out, _ = generator.process.communicate(timeout=options["seconds"] + 60)
     finally:
         generator.stop()
     if generator.process.returncode:
@@ -79,16 +82,20 @@ def rate(row, effort):
     return load(row, effort, connections=256, rate=500)
 
 
-def streams(interval_us):
-    def run(row, effort):
-        connections = min(256, effort.streams)
-        return load(row, effort, connections=connections, stream=True, chunks=100, interval_us=interval_us)
+def stream(row, effort):
+    return load(row, effort, connections=min(256, effort.streams), stream=True)
 
-    return run
+
+def paced(row, effort):
+    """A chunk each 50 ms. Long enough for streams to come to their end, which is looked at, too."""
+    interval = 50_000 // effort.pace
+    connections, seconds = min(256, effort.streams), 2 * effort.seconds
+    return load(row, effort, connections=connections, stream=True, interval_us=interval, seconds=seconds)
 
 
 def first_chunk(row, effort):
-    return load(row, effort, connections=512, stream=True, chunks=25, interval_us=40_000, rate=100)
+    interval = 40_000 // effort.pace
+    return load(row, effort, connections=512, stream=True, chunks=25, interval_us=interval, rate=100)
 
 
 class Held:
@@ -146,6 +153,7 @@ def hold(row, effort):
         "rss_after_kib": row.rss_kib(),
         "kib_per_stream": (full - idle) / max(count, 1),
         "all_ok": count,
+        "all_chunks": count,
         "bad": effort.streams - count,
         "problem": told[0].get("problem"),
     }
@@ -158,8 +166,8 @@ SCENARIOS = {
     "plain-16k": plain(16 * 1024),
     "plain-256k": plain(256 * 1024),
     "rate": rate,
-    "stream": streams(0),
-    "paced": streams(50_000),
+    "stream": stream,
+    "paced": paced,
     "first": first_chunk,
 }
 
