@@ -87,25 +87,29 @@ def fleet(setup, count, heartbeats, haste):
         full = started.rss_kib()
         known = rows.get(f"http://127.0.0.1:{setup.port}/runners", rows.ADMIN)["total"]
         asked = started.rss_kib()
+        before, began = started.cpu_seconds(), time.monotonic()
         for program in started.helpers:
             program.stop()
-        machine.wait_until("the runners to be gone", 60, lambda: open_files(gateway) <= files + 5, gateway)
+        # Who is asked while it is busy may answer late.
+        registered = lambda: rows.get(f"http://127.0.0.1:{setup.port}/runners", rows.ADMIN)["total"]
+        machine.wait_until("the runners to be gone", 180, lambda: registered() == 0, gateway)
+        gone, leaving = time.monotonic() - began, started.cpu_seconds() - before
         time.sleep(5 / haste)
-        left = rows.get(f"http://127.0.0.1:{setup.port}/runners", rows.ADMIN)["total"]
         return {
             "what": "fleet",
             "runners": known,
             "asked_for": count,
             "dialled_in_s": round(took, 1),
             "cpu_per_dialling_us": round(dialling / count * 1e6),
+            "gone_in_s": round(gone, 1),
+            "cpu_per_leaving_us": round(leaving / count * 1e6),
             "cores_in_use": round(use, 4),
             "rss_idle_kib": idle,
             "rss_full_kib": full,
             "rss_after_the_list_kib": asked,
             "rss_after_kib": started.rss_kib(),
             "kib_per_runner": round((full - idle) / count, 1),
-            "runners_after": left,
-            "bad": (known != count) + (left != 0),
+            "bad": int(known != count),
         }
     finally:
         started.stop()
