@@ -43,8 +43,10 @@ def arguments():
     parser.add_argument("--ways", default="http,link,server")
     run.add_common(parser)
     options = parser.parse_args()
+    # Rounds that are not counted.
+    options.warm_up = 1
     if options.smoke:
-        options.reps, options.seconds, options.streams = 1, 1, 16
+        options.reps, options.seconds, options.streams, options.warm_up = 1, 1, 16, 0
     return options
 
 
@@ -97,11 +99,10 @@ def measure(options, setup):
     started = Both().start(setup)
     try:
         started.until_ready()
-        for repetition in range(options.reps + 1):
+        for repetition in range(options.warm_up + options.reps):
             for way in ways:
                 row = load(way, options, started)
-                # The first round is for warming up.
-                if repetition:
+                if repetition >= options.warm_up:
                     found[way].append(row)
                     cost = f"{row['cpu'] * 1000:7.2f} ms/10k  {row['rate']:8.0f}/s  core {row['core']:.2f}  bad {row['bad']}"
                     print(f"{repetition} {way:6} {cost}", flush=True)

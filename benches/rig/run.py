@@ -149,6 +149,8 @@ class Run:
             for name in names:
                 if row.name == "direct" and name == "hold":
                     continue
+                if self.options.smoke and row.name != "http" and name not in scenarios.SMOKED:
+                    continue
                 result = scenarios.SCENARIOS[name](started, effort)
                 self.failed |= bool(result["bad"]) or not (result["all_ok"] or result["all_chunks"])
                 place = {"row": row.name, "in": arrangement, "scenario": name, "repetition": repetition}

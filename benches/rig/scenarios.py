@@ -22,7 +22,7 @@ class Effort:
 
 FULL = Effort(3, 0.6, OPEN_STREAMS, 5, 3)
 QUICK = Effort(1.5, 0.4, OPEN_STREAMS, 3, 2)
-SMOKE = Effort(0.3, 0.1, 32, 0.3, 0.2, pace=50)
+SMOKE = Effort(0.2, 0.05, 32, 0.1, 0.1, pace=50)
 
 
 def load_command(row, **options):
@@ -36,21 +36,23 @@ def load_command(row, **options):
     return command
 
 
-def settle(row):
+def settle(row, effort):
     """Waits until nothing is under way and the row is idle."""
+    look = effort.settle_seconds / 15
+
     def idle():
         if row.setup.totals()["under_way"]:
             return False
         before = row.cpu_seconds()
-        time.sleep(0.2)
-        return row.cpu_seconds() - before < 0.03
+        time.sleep(look)
+        return row.cpu_seconds() - before < 0.15 * look
 
     wait_until(f"{row.setup.port} at rest", 30, idle)
 
 
 def load(row, effort, **options):
     """One run of the load, with what it cost the row."""
-    settle(row)
+    settle(row, effort)
     before, began = row.cpu_seconds(), time.monotonic()
     options = {"seconds": effort.seconds, "warmup": effort.warmup} | options
     command = load_command(row, **options)
@@ -130,7 +132,7 @@ class Held:
 
 def hold(row, effort):
     """Memory and CPU with open streams. The first of all, because memory that was in use before would count as idle."""
-    settle(row)
+    settle(row, effort)
     idle = row.rss_kib()
     held = Held(row, effort.streams)
     try:
@@ -143,7 +145,7 @@ def hold(row, effort):
         told = held.let_go()
     finally:
         held.stop()
-    settle(row)
+    settle(row, effort)
     time.sleep(effort.settle_seconds)
     return {
         "streams": count,
@@ -170,6 +172,9 @@ SCENARIOS = {
     "paced": paced,
     "first": first_chunk,
 }
+
+# What shows whether a data path works; the first of ours goes through all.
+SMOKED = ["plain-300", "stream"]
 
 # Arrangements: engines, the peer's threads, and what is measured in them.
 ARRANGEMENTS = {
