@@ -127,6 +127,7 @@ def tell(options, found):
 
 def main():
     options = arguments()
+    machine.end_orderly()
     programs = run.build(options)
     peer, others = run.cores(options)
     with tempfile.TemporaryDirectory(prefix="rig-") as folder:

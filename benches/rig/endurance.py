@@ -183,6 +183,7 @@ def streams(setup, way, wanted, rounds, haste):
 
 def main():
     options = arguments()
+    machine.end_orderly()
     programs = run.build(options)
     limit = machine.raise_file_limit()
     peer, load = run.cores(options)

@@ -8,6 +8,7 @@ import resource
 import signal
 import socket
 import subprocess
+import sys
 import time
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -92,6 +93,11 @@ def process_seconds(pid):
         fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / TICKS
     return 0.0
+
+
+def end_orderly():
+    """Makes SIGTERM end this as Ctrl-C does: with everything that was started."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 def is_open(port):

@@ -164,6 +164,9 @@ def tables(records):
     if bad:
         worst = {(one["row"], one["scenario"]): one["problem"] for one in bad}
         parts.append("NOT ALL ANSWERS WERE GOOD:\n\n" + "\n".join(f"- {row}, {what}: {why}" for (row, what), why in worst.items()))
+    late = {(one["row"], one["scenario"]) for one in records if one.get("unsent")}
+    if late:
+        parts.append("THE RATE WAS NOT HELD, latencies are those of a growing queue: " + ", ".join(f"{row} in {what}" for row, what in sorted(late)))
     repetitions = len({one["repetition"] for one in records})
     versions = ", ".join(f"{name}: {version}" for name, version in head["versions"].items())
     load = statistics.median(one["load_average"] for one in records) if records else 0

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The figures of the README, with one command: the gateway on each of its data paths, beside the peers that are installed.
 
-    benches/rig/run.py                                everything, three times over: some 40 minutes
+    benches/rig/run.py                                everything, three times over: some 30 minutes
     benches/rig/run.py --quick haproxy http           these rows and direct, once, briefly
     benches/rig/run.py --only plain-300,stream        these scenarios
     benches/rig/run.py --report FILE.jsonl            the tables of an earlier run
@@ -185,13 +185,14 @@ class Run:
         """A row that fails is told, and the others go on."""
         try:
             self.measure(row, setup, arrangement, names, effort, repetition)
-        except machine.Failed as failed:
+        except (machine.Failed, OSError, subprocess.SubprocessError) as failed:
             print(f"{row.name}: FAILED: {failed}", file=sys.stderr)
             self.failed = True
 
 
 def main():
     options = arguments()
+    machine.end_orderly()
     if options.report:
         print(report.tables(report.read(options.report)))
         return 0

@@ -223,3 +223,23 @@ fn stamp(digits: &[u8]) -> Option<u64> {
         digit.is_ascii_digit().then(|| sum.wrapping_mul(10).wrapping_add(u64::from(digit - b'0')))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_are_counted_wherever_the_stream_is_cut() {
+        let events = "data: {\"content\":\"@T0000000000000001000 \"}\n\n: a comment\n\n\
+            data: {\"content\":\"@T0000000000000002000 @T0000000000000003000 \"}\r\n\r\ndata: [DONE]\n\n";
+        for step in 1..events.len() {
+            let (mut exchange, mut measured) = (Exchange::new(), Measured::new());
+            measured.window = (0, u64::MAX);
+            for piece in events.as_bytes().chunks(step) {
+                exchange.events(piece, 5_000, &mut measured);
+            }
+            assert_eq!((exchange.chunks, exchange.done), (3, true), "in steps of {step}");
+            assert_eq!((measured.chunks, measured.all_chunks), (3, 3));
+        }
+    }
+}
