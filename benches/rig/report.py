@@ -3,6 +3,8 @@
 import json
 import statistics
 
+PER_REQUEST, PER_CHUNK = "cpu_per_10k_requests", "cpu_per_1m_chunks"
+
 
 def read(path):
     with open(path) as lines:
@@ -69,63 +71,108 @@ def table(head, rows):
 
 
 def without_empty(head, rows):
-    # What was not measured of anybody has no column.
+    """A table without the columns and rows of what was not measured; None if nothing was."""
     keep = [at for at in range(len(head)) if at == 0 or any(row[at] != "–" for row in rows)]
-    return table([head[at] for at in keep], [[row[at] for at in keep] for row in rows])
+    rows = [[row[at] for at in keep] for row in rows if any(cell != "–" for cell in row[1:])]
+    return table([head[at] for at in keep], rows) if rows else None
 
 
-def base_tables(names, results):
-    direct, haproxy = results.get("direct"), results.get("haproxy")
+class Base:
+    """The tables of the arrangement that everything is measured in."""
 
-    def of(name, scenario, *keys):
-        return results[name].median(scenario, *keys)
+    def __init__(self, names, results):
+        self.names, self.results = names, results
 
-    def against(what, name, scenario, *keys):
-        return what and less(of(name, scenario, *keys), what.median(scenario, *keys))
+    def of(self, name, scenario, *keys):
+        return self.results[name].median(scenario, *keys)
 
-    def times(name, scenario, key):
-        return ratio(of(name, scenario, key), haproxy.median(scenario, key)) if haproxy else "–"
+    def rate(self, name, scenario, key="per_second"):
+        return number(self.of(name, scenario, key))
 
-    cpu, per_chunk = "cpu_per_10k_requests", "cpu_per_1m_chunks"
-    plain, added, streams, memory = [], [], [], []
-    for name in names:
-        measured = name != "direct"
-        line = [name]
+    def cost(self, name, scenario, key, digits):
+        """What it costs, and how many times as much as HAProxy; of `direct` it means nothing."""
+        if name == "direct":
+            return ["–", "–"]
+        value = self.of(name, scenario, key)
+        base = self.of("haproxy", scenario, key) if "haproxy" in self.results else None
+        return [number(value, digits), ratio(value, base)]
+
+    def core(self, name, scenario):
+        return "–" if name == "direct" else number(self.of(name, scenario, "core_use"), 2)
+
+    def quantiles(self, name, scenario, key):
+        return pair(*(self.of(name, scenario, key, quantile) for quantile in ("p50", "p99")))
+
+    def added(self, name, scenario, key):
+        if name == "direct" or "direct" not in self.results:
+            return "–"
+        quantiles = ("p50", "p99")
+        return pair(*(less(self.of(name, scenario, key, at), self.of("direct", scenario, key, at)) for at in quantiles))
+
+    def memory(self, name):
+        mib = [self.of(name, "hold", f"rss_{when}_kib") for when in ("idle", "open", "after")]
+        return "–" if None in mib else " → ".join(number(kib / 1024) for kib in mib)
+
+    def summary(self, name):
+        cells = [self.rate(name, "plain-300"), *self.cost(name, "plain-300", PER_REQUEST, 3)]
+        cells += [self.added(name, "rate", "latency_us"), *self.cost(name, "stream", PER_CHUNK, 1)]
+        return [*cells, self.quantiles(name, "first", "first_chunk_us"), self.memory(name)]
+
+    def plain(self, name):
+        cells = [self.core(name, "plain-300")]
         for scenario in ("plain-300", "plain-16k", "plain-256k"):
-            line += [number(of(name, scenario, "per_second"))]
-            line += [number(of(name, scenario, cpu), 3), times(name, scenario, cpu)] if measured else ["–", "–"]
-            if scenario == "plain-300":
-                line.insert(2, number(of(name, scenario, "core_use"), 2) if measured else "–")
-        plain.append(line)
-        added.append([
-            name,
-            pair(of(name, "rate", "latency_us", "p50"), of(name, "rate", "latency_us", "p99")),
-            pair(against(direct, name, "rate", "latency_us", "p50"), against(direct, name, "rate", "latency_us", "p99")) if measured else "–",
-            pair(of(name, "first", "first_chunk_us", "p50"), of(name, "first", "first_chunk_us", "p99")),
-            pair(against(direct, name, "first", "first_chunk_us", "p50"), against(direct, name, "first", "first_chunk_us", "p99")) if measured else "–",
-        ])
-        streams.append([name, number(of(name, "stream", "chunks_per_second"))])
-        streams[-1] += [number(of(name, "stream", "core_use"), 2) if measured else "–"]
-        streams[-1] += [number(of(name, "stream", per_chunk), 2), times(name, "stream", per_chunk)] if measured else ["–", "–"]
-        streams[-1] += [number(of(name, "paced", per_chunk), 1), times(name, "paced", per_chunk)] if measured else ["–", "–"]
-        streams[-1] += [pair(of(name, "paced", "transit_us", "p50"), of(name, "paced", "transit_us", "p99"))]
-        if measured:
-            mib = [of(name, "hold", f"rss_{when}_kib") for when in ("idle", "open", "after")]
-            told = " → ".join(number(kib / 1024) for kib in mib) if None not in mib else "–"
-            memory.append([name, told, number(of(name, "hold", "kib_per_stream"), 1), number(of(name, "hold", "streams")), number(of(name, "hold", "core_use"), 2)])
-    yield "Plain requests, 64 connections, prompts of 300 B, 16 KiB and 256 KiB", without_empty(
-        ["", "req/s", "core", "CPU-s per 10,000", "/ HAProxy", "16 KiB: req/s", "CPU-s per 10,000", "/ HAProxy", "256 KiB: req/s", "CPU-s per 10,000", "/ HAProxy"],
-        plain,
-    )
-    yield "Latency: 500 requests per second, and the first chunk of 100 new streams per second, p50 / p99 in µs", without_empty(
-        ["", "request", "added", "first chunk", "added"], added
-    )
-    yield "Streams: 256 of 100 chunks, as fast as can be, and paced with a chunk each 50 ms", without_empty(
-        ["", "chunks/s", "core", "CPU-s per million", "/ HAProxy", "paced: CPU-s per million", "/ HAProxy", "paced: transit p50 / p99 µs"], streams
-    )
-    yield "Memory with open streams of 5 chunks per second each", without_empty(
-        ["", "MiB idle → open → after", "KiB per stream", "streams", "cores in use"], memory
-    )
+            cells += [self.rate(name, scenario), *self.cost(name, scenario, PER_REQUEST, 3)]
+        return cells
+
+    def latency(self, name):
+        rate, first = ("rate", "latency_us"), ("first", "first_chunk_us")
+        cells = [self.quantiles(name, *rate), self.added(name, *rate)]
+        return [*cells, self.quantiles(name, *first), self.added(name, *first)]
+
+    def streams(self, name):
+        cells = [self.core(name, "stream"), self.rate(name, "stream", "chunks_per_second")]
+        cells += self.cost(name, "stream", PER_CHUNK, 2) + self.cost(name, "paced", PER_CHUNK, 1)
+        return [*cells, self.quantiles(name, "paced", "transit_us")]
+
+    def held(self, name):
+        cells = [self.memory(name), number(self.of(name, "hold", "kib_per_stream"), 1)]
+        return [*cells, number(self.of(name, "hold", "streams")), number(self.of(name, "hold", "core_use"), 2)]
+
+    def tables(self):
+        costs = ["CPU-s per 10,000", "/ HAProxy"]
+        chunks = ["CPU-s per million", "/ HAProxy"]
+        wanted = [
+            (
+                "All in short, one core, times in µs",
+                ["req/s", "CPU-s per 10,000 requests", "/ HAProxy", "added p50 / p99 at 500 req/s", "CPU-s per million chunks",
+                 "/ HAProxy", "first chunk p50 / p99", "MiB idle → streams open → after"],
+                self.summary,
+            ),
+            (
+                "Plain requests, 64 connections, prompts of 300 B, 16 KiB and 256 KiB",
+                ["core", "req/s", *costs, "16 KiB: req/s", *costs, "256 KiB: req/s", *costs],
+                self.plain,
+            ),
+            (
+                "Latency at 500 requests, and first chunk at 100 new streams per second, p50 / p99 in µs",
+                ["request", "added", "first chunk", "added"],
+                self.latency,
+            ),
+            (
+                "Streams: 256 of 100 chunks, as fast as can be, and paced with a chunk each 50 ms",
+                ["core", "chunks/s", *chunks, f"paced: {chunks[0]}", chunks[1], "paced: transit p50 / p99 µs"],
+                self.streams,
+            ),
+            (
+                "Memory with open streams of 5 chunks per second each",
+                ["MiB idle → open → after", "KiB per stream", "streams", "cores in use"],
+                self.held,
+            ),
+        ]
+        for title, head, cells in wanted:
+            text = without_empty(["", *head], [[name, *cells(name)] for name in self.names])
+            if text:
+                yield title, text
 
 
 def small_table(names, results):
@@ -157,7 +204,7 @@ def tables(records):
         names = list(dict.fromkeys(one["row"] for one in here))
         results = {name: Results(here, name, arrangement) for name in names}
         if arrangement == "base":
-            parts += [f"{title}:\n\n{text}" for title, text in base_tables(names, results) if "|--:|" in text]
+            parts += [f"{title}:\n\n{text}" for title, text in Base(names, results).tables()]
         else:
             parts.append(f"{TITLES[arrangement]}, else as above:\n\n{small_table(names, results)}")
     bad = [one for one in records if one["bad"]]

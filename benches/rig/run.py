@@ -115,7 +115,7 @@ class Run:
             self.options.vllm_router,
         )
 
-    def rows(self, setup):
+    def rows(self, setup, quiet=False):
         """Those that are asked for and installed; direct is always there, because latencies are told against it."""
         names = self.options.rows
         wanted = [row for row in rows.ROWS if not names or row.name in (*names, "direct")]
@@ -124,10 +124,10 @@ class Run:
         there = []
         for row in wanted:
             missing = row.missing(setup)
-            if missing:
-                print(f"{row.name}: left out: {missing}", file=sys.stderr)
-            else:
+            if not missing:
                 there.append(row)
+            elif not quiet:
+                print(f"{row.name}: left out: {missing}", file=sys.stderr)
         return there
 
     def write(self, record):
@@ -166,20 +166,22 @@ class Run:
         effort = scenarios.SMOKE if options.smoke else scenarios.QUICK if options.quick else scenarios.FULL
         wanted = options.arrangements or ("base" if brief else ",".join(scenarios.ARRANGEMENTS))
         only = options.only.split(",") if options.only else list(scenarios.SCENARIOS)
+        setup = self.setup(engines=1, threads=1)
+        self.head(self.rows(setup), setup)
         for repetition in range(options.reps or (1 if brief else 3)):
             for arrangement in wanted.split(","):
                 what = scenarios.ARRANGEMENTS[arrangement]
                 names = [name for name in what["scenarios"] if name in only]
-                setup = self.setup(what["engines"], what["threads"])
-                there = self.rows(setup) if names else []
-                if repetition == 0 and arrangement == wanted.split(",")[0]:
-                    self.head(there, setup)
-                engine = setup.start_engine()
-                try:
-                    for row in there:
-                        self.one(row, setup, arrangement, names, effort, repetition)
-                finally:
-                    engine.stop()
+                if names:
+                    self.arranged(arrangement, self.setup(what["engines"], what["threads"]), names, effort, repetition)
+
+    def arranged(self, arrangement, setup, names, effort, repetition):
+        engine = setup.start_engine()
+        try:
+            for row in self.rows(setup, quiet=True):
+                self.one(row, setup, arrangement, names, effort, repetition)
+        finally:
+            engine.stop()
 
     def one(self, row, setup, arrangement, names, effort, repetition):
         """A row that fails is told, and the others go on."""
