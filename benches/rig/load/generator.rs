@@ -18,9 +18,7 @@ const READ_BYTES: usize = 128 * 1024;
 const CONNECTS: usize = 64;
 /// How long answers are waited for when the time is over, in an open loop.
 const PATIENCE: u64 = 5 * SECOND;
-/// When a connection that could not be made is tried again.
-const AGAIN: u64 = SECOND / 20;
-/// The longest wait, after which it is looked whether the time is over.
+/// The longest wait, after which it is looked whether the time is over, and who has to connect again.
 const LOOK: Duration = Duration::from_millis(50);
 /// The token of standard input.
 const INPUT: u64 = u64::MAX - 1;
@@ -108,8 +106,6 @@ impl Generator {
             if open {
                 let due = self.start_due(begin, end, &mut next);
                 self.poller.wake_at(due)?;
-            } else if !self.failed.is_empty() {
-                self.poller.wake_at(Some(now() + AGAIN))?;
             }
             self.serve(buffer, Some(LOOK))?;
             let time = now();
@@ -188,9 +184,10 @@ impl Generator {
         exchange.end(ended, self.chunks, &mut self.measured);
         self.under_way -= 1;
         if self.rate > 0.0 {
-            match self.waiting.pop_front() {
-                Some(due) if !self.over => self.start(at, due),
-                _ => self.idle.push(at),
+            let next = if self.over { None } else { self.waiting.pop_front() };
+            match next {
+                Some(due) => self.start(at, due),
+                None => self.idle.push(at),
             }
         } else if ended == Ended::Broken {
             self.failed.push(at);
@@ -228,8 +225,10 @@ impl Generator {
         if self.exchanges[at].socket().is_none() && !self.connect(at) {
             if self.rate > 0.0 {
                 self.waiting.push_front(due);
+                self.idle.push(at);
+            } else {
+                self.failed.push(at);
             }
-            self.failed.push(at);
             return;
         }
         let exchange = &mut self.exchanges[at];
