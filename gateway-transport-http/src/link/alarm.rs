@@ -39,14 +39,20 @@ impl Alarm {
         self.waiter.register(waiter);
     }
 
+    /// Whether there is nothing to do but to wait: nothing rang since it was last waited for.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.state.load(Ordering::SeqCst) == WATCHED
+    }
+
     /// From here on a wake-up is only noted.
     pub(super) fn begin(&self) {
         self.state.store(POLLED, Ordering::SeqCst);
     }
 
-    /// From here on a wake-up wakes the waiter. `true` if one came since `begin`: then poll again.
+    /// From here on a wake-up wakes the waiter. `true` if one came since `begin`: then nothing has changed, and it
+    /// has to be polled again.
     pub(super) fn end(&self) -> bool {
-        self.state.swap(WATCHED, Ordering::SeqCst) & RANG != 0
+        self.state.compare_exchange(POLLED, WATCHED, Ordering::SeqCst, Ordering::SeqCst).is_err()
     }
 
     /// From here on a wake-up means that the connection is of no use any more.
@@ -101,13 +107,16 @@ mod tests {
         bell.wake_by_ref();
         assert_eq!(count.0.load(Ordering::SeqCst), 0, "woken while it polls");
         assert!(alarm.end(), "a wake-up during the poll is lost");
+        assert!(!alarm.is_quiet(), "what rang is not looked at");
         alarm.begin();
         assert!(!alarm.end());
+        assert!(alarm.is_quiet());
         bell.wake_by_ref();
+        assert!(!alarm.is_quiet());
         assert_eq!(count.0.load(Ordering::SeqCst), 1);
 
         alarm.rest();
-        assert!(!alarm.rang());
+        assert!(!alarm.rang() && !alarm.is_quiet());
         bell.wake_by_ref();
         assert_eq!(count.0.load(Ordering::SeqCst), 1, "woken for a connection it no longer has");
         assert!(alarm.rang());

@@ -104,6 +104,13 @@ impl Connection {
         body: &mut Incoming,
     ) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, hyper::Error>>> {
         use http_body::Body;
+        // Servers ask once more than there is something to write. Then the next waker is all that can be new.
+        if self.alarm.is_quiet() {
+            self.alarm.watch(cx.waker());
+            if self.alarm.is_quiet() {
+                return Poll::Pending;
+            }
+        }
         // The head often brings the first chunk along: then there is nothing to drive.
         self.alarm.begin();
         let mut own = Context::from_waker(&self.waker);
