@@ -6,6 +6,7 @@ mod bounded;
 mod unix;
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -177,15 +178,19 @@ where
         .header_read_timeout(HEADER_READ)
         .serve_connection(TokioIo::new(stream), service_fn(move |request| call(&service, peer, request)))
         .with_upgrades();
-    let mut connection = pin!(connection);
-    match stop.run_until_cancelled(connection.as_mut()).await {
-        Some(ended) => ended?,
-        None => {
+    let (mut connection, mut stopping) = (pin!(connection), pin!(stop.cancelled()));
+    let (mut is_heard, mut is_told) = (false, false);
+    Ok(poll_fn(|cx| {
+        // It wakes this task once it has been asked; after that a look at the flag is cheaper.
+        let stops = if is_heard { stop.is_cancelled() } else { stopping.as_mut().poll(cx).is_ready() };
+        is_heard = true;
+        if stops && !is_told {
+            is_told = true;
             connection.as_mut().graceful_shutdown();
-            connection.await?;
         }
-    }
-    Ok(())
+        connection.as_mut().poll(cx)
+    })
+    .await?)
 }
 
 fn call<S>(service: &S, peer: Option<SocketAddr>, mut request: Request<Incoming>) -> S::Future
