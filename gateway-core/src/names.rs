@@ -88,7 +88,8 @@ impl RequestId {
         let bytes = value.as_bytes();
         let fine =
             !bytes.is_empty() && bytes.len() <= Self::MAX_LEN && bytes.iter().all(u8::is_ascii_graphic);
-        fine.then(|| Self(value.clone()))
+        // Copied: a value shares the block that its whole head was read into, and an id may outlast it by far.
+        http::HeaderValue::from_bytes(bytes).ok().filter(|_| fine).map(Self)
     }
 
     /// A new random id: `req_` and 32 hexadecimal digits (128 bits, not for use as a secret).

@@ -94,7 +94,10 @@ impl GatewayBody {
     }
 
     /// The record is finished when the body is.
-    pub(crate) fn recorded(mut self, record: Record) -> Self {
+    pub(crate) fn recorded(mut self, mut record: Record) -> Self {
+        if matches!(self.source, Source::Sse(_) | Source::Awaited(_)) {
+            record.lasts();
+        }
         self.record = Some(record);
         self.finish_if_done();
         self

@@ -165,6 +165,12 @@ impl Record {
         self.status = Some(status);
     }
 
+    /// The answer may take long. What is kept until then is let go of the block that the client's request was
+    /// read into: 8 KiB per stream, or as long as a prompt.
+    pub(crate) fn lasts(&mut self) {
+        self.path = self.path.as_ref().and_then(|path| path.path().parse().ok());
+    }
+
     /// The answer went out whole, or `broken` says why not.
     pub(crate) fn finish(&mut self, broken: Option<&'static str>) {
         if std::mem::replace(&mut self.finished, true) {
