@@ -1,5 +1,5 @@
 //! What an open stream holds, from the answer that the gateway gives to the runner's socket; and that all of it is
-//! given back. One test alone in its process.
+//! given back.
 
 mod common;
 
@@ -11,6 +11,7 @@ use common::*;
 use gateway_core::{RunnerId, RunnerSpec, RunnerStatus};
 use gateway_http::{Gateway, GatewayBody};
 use gateway_transport_http::HttpLink;
+use http::{HeaderValue, Uri};
 use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -122,4 +123,23 @@ fn an_open_stream_holds_little_and_gives_it_back() {
     // The first round makes the connections, which are idle afterwards, and what else lasts.
     let grown: i64 = after[1..].iter().sum();
     assert!(grown.abs() < 4_096, "after each round more is held: {after:?}");
+}
+
+#[tokio::test]
+async fn an_open_stream_keeps_nothing_of_what_its_request_was_read_into() {
+    let (path, id, body) = ("/v1/chat/completions", "req-7", r#"{"model":"m","stream":true}"#);
+    let block = Bytes::from([path, id, body].concat());
+    let (id, body) = (path.len()..path.len() + id.len(), path.len() + id.len()..);
+    let mut request = chat(block.slice(body));
+    *request.uri_mut() = Uri::from_maybe_shared(block.slice(..path.len())).unwrap();
+    let id = HeaderValue::from_maybe_shared(block.slice(id)).unwrap();
+    request.headers_mut().insert("x-request-id", id);
+    let (mock, chunks) = Mock::stream("text/event-stream");
+    let gateway = with_runner(&mock);
+    chunks.send(Ok(Bytes::from_static(b"data: a\n\n"))).await.unwrap();
+    let mut answer = send(&gateway, request).await;
+    assert_eq!(next_chunk(answer.body_mut()).await.unwrap(), "data: a\n\n");
+    assert_eq!(answer.headers()["x-request-id"], "req-7");
+    mock.seen.lock().unwrap().clear();
+    assert!(block.is_unique(), "a slice of the block is kept, and so the whole block is");
 }
