@@ -11,6 +11,7 @@
 //! There are never more streams than were agreed in the registration.
 
 mod answer;
+mod engine_body;
 mod link;
 mod serve;
 mod upload;

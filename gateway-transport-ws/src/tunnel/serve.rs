@@ -2,14 +2,12 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use gateway_core::{CancellationToken, LinkBody, LinkError, LinkRequest, RequestBody, RunnerLink};
 use http::{HeaderValue, Response, StatusCode, header};
-use http_body::{Body, Frame, SizeHint};
+use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
@@ -17,6 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::task::JoinSet;
 
+use super::engine_body::EngineBody;
 use super::{FAULT_HEADER, LOST, MAX_HEAD_BYTES, MAX_STREAMS, STREAM_WINDOW, UNREACHABLE};
 use crate::socket::TunnelIo;
 
@@ -72,7 +71,7 @@ async fn answer(
     };
     Ok(match sent {
         Ok(answer) => {
-            let mut answer = answer.map(EngineBody);
+            let mut answer = answer.map(EngineBody::new);
             for hop in [
                 header::CONNECTION,
                 header::TRANSFER_ENCODING,
@@ -110,7 +109,7 @@ async fn link_request(request: http::Request<Incoming>) -> Result<LinkRequest, h
 fn fault(error: &LinkError) -> Response<EngineBody> {
     tracing::debug!(%error, "the engine could not answer");
     let fault = if error.is_not_sent() { UNREACHABLE } else { LOST };
-    let mut answer = Response::new(EngineBody(LinkBody::full(
+    let mut answer = Response::new(EngineBody::new(LinkBody::full(
         r#"{"error":{"type":"engine_unavailable","message":"The runner's engine did not answer."}}"#,
     )));
     *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
@@ -118,36 +117,6 @@ fn fault(error: &LinkError) -> Response<EngineBody> {
     headers.insert(FAULT_HEADER, HeaderValue::from_static(fault));
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     answer
-}
-
-/// An engine's answer without empty frames: HTTP/2 counts those against the connection, and closes it
-/// after a hundred.
-struct EngineBody(LinkBody);
-
-impl Body for EngineBody {
-    type Data = Bytes;
-    type Error = LinkError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, LinkError>>> {
-        loop {
-            let polled = Pin::new(&mut self.0).poll_frame(cx);
-            let is_empty = |frame: &Frame<Bytes>| frame.data_ref().is_some_and(Bytes::is_empty);
-            if !matches!(&polled, Poll::Ready(Some(Ok(frame))) if is_empty(frame)) {
-                return polled;
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
-    }
 }
 
 /// The tasks of the streams, ended when this is dropped.
