@@ -59,19 +59,19 @@ impl ModelEntry {
         }
     }
 
-    fn add(&mut self, runner: &Arc<Runner>, state: &ModelState) {
+    /// With one more; `None` if it is in already.
+    fn with(&self, runner: &Arc<Runner>, state: &ModelState) -> Option<Self> {
         // Two canonical names may stand for one local one.
         if self.known.last().is_some_and(|last| last.key() == runner.key()) {
-            return;
+            return None;
         }
-        self.known = self.known.with(runner);
-        if runner.status().health.is_operational() {
-            match state {
-                ModelState::Loaded => self.loaded = self.loaded.with(runner),
-                ModelState::OnDemand => self.on_demand = self.on_demand.with(runner),
-                _ => {}
-            }
-        }
+        let operational = runner.status().health.is_operational();
+        let enter = |set: &RunnerSet, is_in: bool| if is_in { set.with(runner) } else { set.clone() };
+        Some(Self {
+            loaded: enter(&self.loaded, operational && *state == ModelState::Loaded),
+            on_demand: enter(&self.on_demand, operational && *state == ModelState::OnDemand),
+            known: self.known.with(runner),
+        })
     }
 }
 
@@ -143,37 +143,44 @@ impl Fleet {
     /// The snapshot after `old` was replaced by `new`. Either may be absent. Costs one pass over the
     /// runners and one over each model that either of them has.
     pub(crate) fn replace(&self, old: Option<&Arc<Runner>>, new: Option<Arc<Runner>>) -> Self {
-        let mut next = self.clone();
-        next.version += 1;
+        let mut models = self.models.clone();
+        // Each row of runners is copied once at most: ten thousand that come one by one copy fifty million places.
+        let rest = old.map(|old| self.runners.without(old.key()));
         if let Some(old) = old {
-            next.runners = next.runners.without(old.key());
             for name in names(old) {
-                let Some(entry) = next.models.get(name) else { continue };
+                let Some(entry) = models.get(name) else { continue };
                 let entry = entry.without(old.key());
                 if entry.is_empty() {
-                    next.models.remove(name);
+                    models.remove(name);
                 } else {
-                    next.models.insert(name.clone(), Arc::new(entry));
+                    models.insert(name.clone(), Arc::new(entry));
                 }
             }
         }
-        if let Some(new) = new {
-            let at = next.runners.partition_point(|runner| runner.id() < new.id());
-            for model in &new.status().models {
-                let mut enter = |name: &ModelId| {
-                    let entry =
-                        next.models.entry(name.clone()).or_insert_with(|| Arc::new(ModelEntry::of(name)));
-                    let entry = Arc::make_mut(entry);
-                    entry.add(&new, &model.state);
-                };
-                enter(&model.id);
-                if model.local_name() != &model.id {
-                    enter(model.local_name());
+        let runners = match new {
+            Some(new) => {
+                for model in &new.status().models {
+                    let mut enter = |name: &ModelId| {
+                        let entry = match models.get(name) {
+                            Some(entry) => entry.with(&new, &model.state),
+                            None => ModelEntry::of(name).with(&new, &model.state),
+                        };
+                        if let Some(entry) = entry {
+                            models.insert(name.clone(), Arc::new(entry));
+                        }
+                    };
+                    enter(&model.id);
+                    if model.local_name() != &model.id {
+                        enter(model.local_name());
+                    }
                 }
+                let rest = rest.as_ref().unwrap_or(&self.runners);
+                let at = rest.partition_point(|runner| runner.id() < new.id());
+                rest.with_at(at, new)
             }
-            next.runners = next.runners.with_at(at, new);
-        }
-        next
+            None => rest.unwrap_or_else(|| self.runners.clone()),
+        };
+        Self { version: self.version + 1, runners, models, place: self.place.clone() }
     }
 
     pub(crate) fn current(&self, key: &RunnerKey) -> Option<&Arc<Runner>> {
