@@ -100,6 +100,51 @@ async fn the_gateway_pings() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_speaks_is_not_asked_whether_it_is_there() {
+    let runners = WsRunners::builder().auth_token("secret").ping_interval(Duration::from_secs(7));
+    let gateway = Gateway::start(runners.build()).await;
+    let mut client = gateway.join(register("r1")).await;
+    for _ in 0..5 {
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        client.send(json!({"type": "news"})).await;
+    }
+    let spoke = Instant::now();
+    // The first that comes is for the silence after the last word.
+    client.recv_type("ping").await;
+    assert_eq!(spoke.elapsed().as_secs(), 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn words_that_come_again_count_again() {
+    let gateway = Gateway::default().await;
+    let mut client = gateway.join(register("r1")).await;
+    let beat = |active: u32, model: &str| {
+        let mut message = heartbeat("heartbeat", status(&[model]));
+        message["load"] = json!({"active": active, "queued": 0});
+        message
+    };
+    let update = heartbeat("status_update", status(&["b"]));
+    for _ in 0..3 {
+        client.send(beat(3, "a")).await;
+        gateway.until(|fleet| fleet.model("a").is_some()).await;
+        client.send(update.clone()).await;
+        gateway.until(|fleet| fleet.model("a").is_none()).await;
+    }
+    client.send(beat(3, "a")).await;
+    gateway.until(|fleet| fleet.model("a").is_some()).await;
+    let load = || gateway.runner("r1").unwrap().load();
+    assert_eq!(load().foreign, Some(3));
+    // The same words make an old report new.
+    tokio::time::sleep(Duration::from_secs(80)).await;
+    assert!(load().report_age >= Some(Duration::from_secs(80)));
+    client.send(beat(3, "a")).await;
+    while load().report_age != Some(Duration::ZERO) {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(load().foreign, Some(3));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_connection_that_ends_is_a_runner_that_leaves() {
     let gateway = Gateway::default().await;
     let mut events = gateway.registry.events();

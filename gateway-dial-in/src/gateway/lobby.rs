@@ -117,6 +117,8 @@ impl Visit {
     {
         let Self { lobby, place, newcomer } = self;
         let tracker = lobby.sessions.clone();
+        // Of its own: what it needs is much, and not needed for as long as the runner is in.
+        let register = Box::pin(register);
         tracker.spawn(async move {
             let _place = place;
             let Some(registry) = lobby.registry.get().cloned() else { return };

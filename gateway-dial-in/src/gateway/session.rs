@@ -7,7 +7,7 @@ use gateway_core::{
     CancellationToken, LeaveReason, Membership, Registry, Runner, RunnerKey, RunnerLink, RunnerSpec,
     RunnerStatus,
 };
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::commands::Commands;
 use super::link::DialledIn;
@@ -100,9 +100,9 @@ impl Session {
 
     /// Hears and asks until something ends it.
     async fn talk(&mut self, settings: &Settings, stop: &CancellationToken) -> End {
-        let mut heard = Instant::now();
-        let mut ping = interval_at(heard + settings.ping_interval, settings.ping_interval);
-        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut silence = Silence::new(settings);
+        // Not set anew when something is heard: most of what is heard says only that the runner lives.
+        let mut look = std::pin::pin!(sleep_until(silence.next()));
         let runner = self.runner.clone();
         let left = async {
             if let Some(runner) = &runner {
@@ -119,17 +119,24 @@ impl Session {
                 () = left.as_mut() => return End::Replaced,
                 word = self.connection.hear() => match word {
                     Some(word) => {
-                        heard = Instant::now();
+                        silence.heard = Instant::now();
                         self.hear(word);
                     }
                     None => return End::Disconnected,
                 },
-                _ = ping.tick() => {
-                    if self.connection.voice().say(FromGateway::Ping).is_err() {
-                        return End::TooSlow;
+                () = look.as_mut() => {
+                    let now = Instant::now();
+                    if now >= silence.end() {
+                        return End::Silent;
                     }
+                    if now >= silence.ask() {
+                        silence.asked = now;
+                        if self.connection.voice().say(FromGateway::Ping).is_err() {
+                            return End::TooSlow;
+                        }
+                    }
+                    look.as_mut().reset(silence.next());
                 }
-                () = sleep_until(heard + settings.heartbeat_timeout) => return End::Silent,
             }
         }
     }
@@ -151,6 +158,35 @@ impl Session {
     fn tell(&mut self, status: RunnerStatus) {
         // Has no effect if it was replaced in this moment; then the session is about to learn it.
         let _ = self.membership.status(status);
+    }
+}
+
+/// How long nothing was heard of a runner, and what comes of it.
+struct Silence<'a> {
+    settings: &'a Settings,
+    heard: Instant,
+    /// When it was asked last whether it is there.
+    asked: Instant,
+}
+
+impl<'a> Silence<'a> {
+    fn new(settings: &'a Settings) -> Self {
+        let now = Instant::now();
+        Self { settings, heard: now, asked: now }
+    }
+
+    /// When it is to be asked.
+    fn ask(&self) -> Instant {
+        self.heard.max(self.asked) + self.settings.ping_interval
+    }
+
+    /// When it counts as gone.
+    fn end(&self) -> Instant {
+        self.heard + self.settings.heartbeat_timeout
+    }
+
+    fn next(&self) -> Instant {
+        self.ask().min(self.end())
     }
 }
 

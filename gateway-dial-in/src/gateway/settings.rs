@@ -15,7 +15,7 @@ pub struct Settings {
     pub register_timeout: Duration,
     /// How long a runner may be silent before it is taken out.
     pub heartbeat_timeout: Duration,
-    /// How often a runner is asked whether it is there.
+    /// After how long a silence a runner is asked whether it is there; again after each further such time.
     pub ping_interval: Duration,
     /// How long a runner may take to load or unload a model.
     pub command_timeout: Duration,
@@ -32,8 +32,9 @@ impl Settings {
     pub const REGISTER_TIMEOUT: Duration = Duration::from_secs(10);
     /// 90 s, three heartbeats of a runner with defaults.
     pub const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(90);
-    /// 30 s, a runner's heartbeat.
-    pub const PING_INTERVAL: Duration = Duration::from_secs(30);
+    /// 40 s: a runner with the default heartbeat of 30 s is not asked, one that misses it is asked twice before it
+    /// is taken out.
+    pub const PING_INTERVAL: Duration = Duration::from_secs(40);
     /// 300 s, for large models.
     pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(300);
     /// 10 s: the runner only has to ask its engine.

@@ -91,8 +91,8 @@ impl<G> GrpcDialInBuilder<G> {
         self
     }
 
-    /// How often a runner is asked whether it is there; at least 1 ms. Default: 30 s
-    /// ([`Settings::PING_INTERVAL`]).
+    /// After how long a silence a runner is asked whether it is there, and again after each further such time; at
+    /// least 1 ms. Default: 40 s ([`Settings::PING_INTERVAL`]).
     pub fn ping_interval(mut self, interval: Duration) -> Self {
         self.settings.ping_interval = interval;
         self

@@ -107,7 +107,8 @@ impl<G> WsRunnersBuilder<G> {
         self
     }
 
-    /// How often a runner is asked whether it is there; at least 1 ms. Default: 30 s.
+    /// After how long a silence a runner is asked whether it is there, and again after each further such time; at
+    /// least 1 ms. Default: 40 s, so that one with a heartbeat each 30 s is not asked.
     pub fn ping_interval(mut self, interval: Duration) -> Self {
         self.settings.shared.ping_interval = interval;
         self
