@@ -15,11 +15,11 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::Shared;
-use super::connection::WsConnection;
+use super::connection::{LastWords, WsConnection};
 use super::registration::{refuse, register};
 use crate::dial_back::DialBackLink;
 use crate::protocol::{GatewayMessage, Register, TUNNEL_VERSION, TunnelGrant};
-use crate::socket::{ControlSender, TunnelIo, split, websocket_config};
+use crate::socket::{ControlSender, TunnelIo, acceptor_config, split};
 use crate::tunnel;
 
 type Socket = WebSocketStream<TokioIo<Upgraded>>;
@@ -33,7 +33,7 @@ pub(super) async fn arrive(
 ) -> Option<Arrival> {
     let Ok(Ok(upgraded)) = timeout_at(deadline, upgrade).await else { return None };
     let io = TokioIo::new(upgraded);
-    let mut socket = Socket::from_raw_socket(io, Role::Server, Some(websocket_config())).await;
+    let mut socket = Socket::from_raw_socket(io, Role::Server, Some(acceptor_config())).await;
     let tokens = &shared.lobby.settings().tokens;
     let registered = timeout_at(deadline, register(&mut socket, tokens)).await;
     let planned = registered
@@ -122,16 +122,22 @@ async fn welcome(socket: Socket, register: &Register, plan: Plan) -> Result<Arri
         (None, None) => return Err(LinkError::not_sent("there is no way to the runner")),
     };
     let counts_requests = register.status.active_requests().is_some_and(|active| active > 0);
-    let connection = WsConnection { control, driving, counts_requests, close: close.clone() };
+    let connection =
+        WsConnection { control, driving, counts_requests, close: close.clone(), last: LastWords::default() };
     let status = register.status.to_core();
     Ok(Arrival { spec, status, way, connection: Box::new(connection), close })
 }
 
 /// Moves HTTP/2's frames, in the socket's own task, until the tunnel ends or is to end.
-async fn carry(connection: Connection<TunnelIo, Bytes>, close: CancellationToken, control: ControlSender) {
+async fn carry(
+    mut connection: Connection<TunnelIo, Bytes>,
+    close: CancellationToken,
+    control: ControlSender,
+) {
     tokio::select! {
         biased;
-        ended = connection => if let Err(error) = ended {
+        // Borrowed: it would lie in the future twice, for each runner that is in.
+        ended = &mut connection => if let Err(error) = ended {
             tracing::debug!(%error, "a tunnel broke");
         },
         () = close.cancelled() => {}

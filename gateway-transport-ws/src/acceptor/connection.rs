@@ -1,5 +1,6 @@
 //! A registered connection.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -22,12 +23,40 @@ pub(super) struct WsConnection {
     pub(super) counts_requests: bool,
     /// Cancelled: the tunnel is to end.
     pub(super) close: CancellationToken,
+    pub(super) last: LastWords,
+}
+
+/// What a runner said last. Idle runners say the same again with every heartbeat, and reading it is most of what one
+/// costs.
+#[derive(Default)]
+pub(super) struct LastWords {
+    keys: RandomState,
+    /// By a hash whose keys nobody knows, so that nobody finds other words with the same.
+    last: Option<(u64, gateway_core::RunnerStatus)>,
+}
+
+impl LastWords {
+    fn key(&self, text: &str) -> u64 {
+        self.keys.hash_one(text)
+    }
+
+    fn find(&self, key: u64) -> Option<&gateway_core::RunnerStatus> {
+        self.last.as_ref().filter(|(last, _)| *last == key).map(|(_, status)| status)
+    }
 }
 
 impl WsConnection {
     fn understand(&mut self, text: &str) -> FromRunner {
+        let key = self.last.key(text);
+        if let Some(status) = self.last.find(key) {
+            return FromRunner::Heartbeat(status.clone());
+        }
         match RunnerMessage::parse(text) {
-            Ok(RunnerMessage::Heartbeat(status)) => FromRunner::Heartbeat(self.noted(&status)),
+            Ok(RunnerMessage::Heartbeat(status)) => {
+                let status = self.noted(&status);
+                self.last.last = Some((key, status.clone()));
+                FromRunner::Heartbeat(status)
+            }
             Ok(RunnerMessage::StatusUpdate(status)) => FromRunner::Status(self.noted(&status)),
             Ok(RunnerMessage::CommandResponse(response)) => {
                 let mut reply = response.reply();
@@ -48,7 +77,11 @@ impl WsConnection {
     fn noted(&mut self, status: &RunnerStatus) -> gateway_core::RunnerStatus {
         let mut core = status.to_core();
         let active = status.active_requests();
-        self.counts_requests |= active.is_some_and(|active| active > 0);
+        if !self.counts_requests && active.is_some_and(|active| active > 0) {
+            self.counts_requests = true;
+            // The same words mean something else now.
+            self.last.last = None;
+        }
         if core.load.is_none() && self.counts_requests && active.is_some() {
             core.load = Some(ReportedLoad { active: 0, queued: 0 });
         }

@@ -105,6 +105,8 @@ impl RunnerStatus {
                 });
             }
         }
+        // Kept for as long as the runner is in.
+        models.list.shrink_to_fit();
         let capabilities = self.capabilities.iter().take(MAX_CAPABILITIES);
         let capabilities = capabilities.map(|info| report(&models, info)).collect();
         core::RunnerStatus {

@@ -54,6 +54,9 @@ pub const INBOUND_BYTES: usize = 256 * 1024;
 /// two, and a control message waits for no more than this.
 pub const FRAME_BYTES: usize = 16 * 1024;
 
+/// Most bytes that a gateway reads of a connection at once: some thirty chunks of text with what stands around them.
+const ACCEPTOR_READ_BYTES: usize = 8 * 1024;
+
 /// The settings for both ends: every buffer has a bound.
 ///
 /// The read buffer is as small as a full frame because all of its free space is cleared before each read.
@@ -65,6 +68,11 @@ pub fn websocket_config() -> WebSocketConfig {
         .max_write_buffer_size(2 * MESSAGE_BYTES)
         .max_message_size(Some(MESSAGE_BYTES))
         .max_frame_size(Some(MESSAGE_BYTES))
+}
+
+/// The same with a smaller read buffer: a gateway holds one for each of its runners, most of which are idle.
+pub(crate) fn acceptor_config() -> WebSocketConfig {
+    websocket_config().read_buffer_size(ACCEPTOR_READ_BYTES)
 }
 
 /// What a peer is told whose frames cannot be read; `None` if the connection failed otherwise. Of what it sent nothing
