@@ -3,10 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use gateway_core::{CancellationToken, LinkError, RunnerLink, RunnerSpec};
 use gateway_dial_in::gateway::{Arrival, Refusal};
-use h2::client::Connection;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::task::JoinSet;
@@ -19,8 +17,8 @@ use super::connection::{LastWords, WsConnection};
 use super::registration::{refuse, register};
 use crate::dial_back::DialBackLink;
 use crate::protocol::{GatewayMessage, Register, TUNNEL_VERSION, TunnelGrant};
-use crate::socket::{ControlSender, TunnelIo, acceptor_config, split};
-use crate::tunnel;
+use crate::socket::{ControlSender, acceptor_config, split};
+use crate::tunnel::{self, TunnelConnection};
 
 type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
@@ -46,7 +44,7 @@ pub(super) async fn arrive(
             return None;
         }
     };
-    match welcome(socket, &register, plan).await {
+    match welcome(socket, &register, plan) {
         Ok(arrival) => Some(arrival),
         Err(error) => {
             tracing::debug!(runner = register.runner_id, %error, "a connection broke at once");
@@ -96,7 +94,7 @@ fn plan(
 }
 
 /// Acknowledges the registration and starts the socket's task.
-async fn welcome(socket: Socket, register: &Register, plan: Plan) -> Result<Arrival, LinkError> {
+fn welcome(socket: Socket, register: &Register, plan: Plan) -> Result<Arrival, LinkError> {
     let Plan { spec, grant, peer, dial_back } = plan;
     let (control, io, driver) = split(socket);
     let ack = GatewayMessage::RegisterAck { runner_id: register.runner_id.clone(), tunnel: grant };
@@ -110,7 +108,7 @@ async fn welcome(socket: Socket, register: &Register, plan: Plan) -> Result<Arri
     let way: Arc<dyn RunnerLink> = match (grant, dial_back) {
         (Some(grant), _) => {
             let address = peer.map(|peer| peer.to_string());
-            let (link, connection) = tunnel::connect(io, grant.max_streams, address).await?;
+            let (link, connection) = tunnel::connect(io, grant.max_streams, address);
             driving.spawn(driver.beside(carry(connection, close.clone(), control.sender().clone())));
             Arc::new(link)
         }
@@ -129,15 +127,10 @@ async fn welcome(socket: Socket, register: &Register, plan: Plan) -> Result<Arri
 }
 
 /// Moves HTTP/2's frames, in the socket's own task, until the tunnel ends or is to end.
-async fn carry(
-    mut connection: Connection<TunnelIo, Bytes>,
-    close: CancellationToken,
-    control: ControlSender,
-) {
+async fn carry(connection: TunnelConnection, close: CancellationToken, control: ControlSender) {
     tokio::select! {
         biased;
-        // Borrowed: it would lie in the future twice, for each runner that is in.
-        ended = &mut connection => if let Err(error) = ended {
+        ended = connection => if let Err(error) = ended {
             tracing::debug!(%error, "a tunnel broke");
         },
         () = close.cancelled() => {}

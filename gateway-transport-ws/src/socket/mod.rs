@@ -20,6 +20,8 @@
 //!   It stops reading only while it cannot write answers that it owes at once (acknowledged settings,
 //!   pings, refused streams), which means that the peer does not read; and we owe no such answers in
 //!   number, for neither side sends pings or opens more streams than are allowed.
+//! - A runner that fills the byte stream before the gateway's first request, when nobody reads it yet, stops its own
+//!   control messages with it, and is taken out for its silence.
 //! - A peer that stands still altogether is ended by the heartbeat's timeout, not here.
 
 mod control;

@@ -21,6 +21,8 @@ pub(super) struct Pipe {
     /// What has come, frame by frame: a frame's bytes are copied once, to the reader.
     inbound: VecDeque<Bytes>,
     inbound_bytes: usize,
+    /// Somebody has begun to read.
+    read: bool,
     outbound: BytesMut,
     /// The socket has ended: the reader sees the end after what has come, the writer an error.
     ended: bool,
@@ -51,7 +53,9 @@ impl Pipe {
             return;
         }
         self.inbound_bytes += frame.len();
-        self.inbound.push_back(frame);
+        // Its bytes lie in the buffer into which the socket is read. Until somebody reads, which may be long, they must
+        // not hold that.
+        self.inbound.push_back(if self.read { frame } else { Bytes::copy_from_slice(&frame) });
     }
 
     /// The next frame to send. If there is none, the driver is woken when there is.
@@ -134,6 +138,7 @@ impl AsyncRead for TunnelIo {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut pipe = lock(&self.pipe);
         let pipe = &mut *pipe;
+        pipe.read = true;
         if pipe.inbound.is_empty() {
             if pipe.ended {
                 return Poll::Ready(Ok(()));

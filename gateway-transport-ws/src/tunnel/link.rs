@@ -5,29 +5,19 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use gateway_core::{
     LinkBody, LinkDescription, LinkError, LinkRequest, LinkResponse, RequestBody, RunnerLink,
 };
-use h2::client::{Connection, SendRequest};
 use http::header::CONTENT_LENGTH;
 use http::{HeaderValue, Uri, Version};
 use http_body::Body as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::answer::Answer;
+use super::begin::{Http2, TunnelConnection};
 use super::upload::Upload;
-use super::{FAULT_HEADER, MAX_HEAD_BYTES, MAX_STREAMS, STREAM_WINDOW, UNREACHABLE};
+use super::{FAULT_HEADER, MAX_STREAMS, UNREACHABLE};
 use crate::socket::TunnelIo;
-
-/// What a stream that nobody reads may cost in small frames, by h2's count of what each is short of 256
-/// bytes. Engines send one token per frame: a full window may consist of frames of 16 bytes and not cost
-/// the connection.
-const SMALL_FRAMES: usize = 1024 * 1024;
-
-/// How many streams that we have reset are remembered, so that what the runner sent before it heard of it
-/// is known for what it is.
-const REMEMBERED_RESETS: usize = 1024;
 
 /// The way to a runner through the connection that it dialled. Cheap to clone.
 ///
@@ -35,37 +25,20 @@ const REMEMBERED_RESETS: usize = 1024;
 /// reaches the runner at once.
 #[derive(Clone)]
 pub struct TunnelLink {
-    sender: SendRequest<Bytes>,
+    http2: Arc<Http2>,
     streams: Arc<Semaphore>,
     address: Option<String>,
 }
 
-/// Begins HTTP/2 on the byte stream of a connection. The connection must be polled for anything to move;
-/// it ends when the byte stream does, or when the last clone of the link and all its answers are gone.
+/// HTTP/2 on the byte stream of a connection, from the first request on. The connection must be polled for anything
+/// to move; it ends when the byte stream does, or when the last clone of the link and all its answers are gone.
 ///
 /// `max_streams` is capped at [`MAX_STREAMS`]; `address` is for people.
-pub async fn connect(
-    io: TunnelIo,
-    max_streams: u32,
-    address: Option<String>,
-) -> Result<(TunnelLink, Connection<TunnelIo, Bytes>), LinkError> {
+pub fn connect(io: TunnelIo, max_streams: u32, address: Option<String>) -> (TunnelLink, TunnelConnection) {
     let streams = max_streams.clamp(1, MAX_STREAMS);
-    let (sender, connection) = h2::client::Builder::new()
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(STREAM_WINDOW * streams)
-        .data_frame_budget(SMALL_FRAMES * streams as usize)
-        .initial_max_send_streams(streams as usize)
-        .max_send_buffer_size(STREAM_WINDOW as usize)
-        .max_header_list_size(MAX_HEAD_BYTES)
-        .max_concurrent_reset_streams(REMEMBERED_RESETS)
-        // Every cancelled request may count as one, over the whole life of the connection.
-        .max_local_error_reset_streams(None)
-        .enable_push(false)
-        .handshake(io)
-        .await
-        .map_err(|error| LinkError::not_sent("the tunnel could not be opened").because(error))?;
+    let (http2, connection) = Http2::new(io, streams);
     let streams = Arc::new(Semaphore::new(streams as usize));
-    Ok((TunnelLink { sender, streams, address }, connection))
+    (TunnelLink { http2: Arc::new(http2), streams, address }, connection)
 }
 
 #[async_trait]
@@ -82,7 +55,7 @@ impl RunnerLink for TunnelLink {
         let (head, body) = request.into_parts();
         let (head, is_empty) = tunnelled(head, &body)?;
         // Ready unless the connection has ended: a clone has no stream of its own to wait for.
-        let mut sender = self.sender.clone().ready().await.map_err(not_sent)?;
+        let mut sender = self.http2.sender()?.ready().await.map_err(not_sent)?;
         let (response, stream) = sender.send_request(head, is_empty).map_err(not_sent)?;
         let mut upload = (!is_empty).then(|| Upload::new(body, stream));
         let mut response = Box::pin(response);

@@ -11,11 +11,13 @@
 //! There are never more streams than were agreed in the registration.
 
 mod answer;
+mod begin;
 mod engine_body;
 mod link;
 mod serve;
 mod upload;
 
+pub use begin::TunnelConnection;
 pub use link::{TunnelLink, connect};
 pub use serve::serve;
 
