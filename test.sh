@@ -29,6 +29,7 @@ RUSTDOCFLAGS="-D warnings" step cargo doc --quiet --workspace --no-deps
 step run_tests
 step cargo build --quiet --workspace --examples
 step benches/rig/smoke.sh
+step cargo run --quiet --release -p gateway-budget
 step e2e/run.sh
 
 printf '\nall checks passed in %d s\n' "$SECONDS"
