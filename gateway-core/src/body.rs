@@ -29,8 +29,9 @@ pub struct RequestBody {
 }
 
 enum Parts {
-    /// Up to three pieces in order; empty ones are skipped.
-    Held([Bytes; 3]),
+    Held(Bytes),
+    /// Held, with another name put in: what is before it, the name, what is behind it. Empty ones are skipped.
+    Renamed(Box<[Bytes; 3]>),
     Stream(Once),
 }
 
@@ -53,8 +54,8 @@ impl RequestBody {
     /// A range that does not lie inside the bytes is ignored.
     pub fn with_model_at(mut self, range: Range<usize>) -> Self {
         let fits = match &self.parts {
-            Parts::Held(held) => range.start <= range.end && range.end <= held[0].len(),
-            Parts::Stream(_) => false,
+            Parts::Held(held) => range.start <= range.end && range.end <= held.len(),
+            Parts::Renamed(_) | Parts::Stream(_) => false,
         };
         self.model = fits.then_some(range);
         self
@@ -62,22 +63,24 @@ impl RequestBody {
 
     /// A second copy of a body whose bytes are held (they are shared, not copied); `None` for a stream.
     pub fn replay(&self) -> Option<Self> {
-        match &self.parts {
-            Parts::Held(held) => Some(Self { parts: Parts::Held(held.clone()), model: self.model.clone() }),
-            Parts::Stream(_) => None,
-        }
+        let parts = match &self.parts {
+            Parts::Held(held) => Parts::Held(held.clone()),
+            Parts::Renamed(pieces) => Parts::Renamed(pieces.clone()),
+            Parts::Stream(_) => return None,
+        };
+        Some(Self { parts, model: self.model.clone() })
     }
 
     /// Whether [`replay`](RequestBody::replay) gives a copy.
     pub fn can_replay(&self) -> bool {
-        matches!(self.parts, Parts::Held(_))
+        !matches!(self.parts, Parts::Stream(_))
     }
 
     /// The body for one try: a copy of what is held, or the stream itself, which comes back when the try drops
     /// it unread. `None` if it did not come back.
     pub(crate) fn lend(&mut self) -> Option<Self> {
         match &mut self.parts {
-            Parts::Held(_) => self.replay(),
+            Parts::Held(_) | Parts::Renamed(_) => self.replay(),
             Parts::Stream(stream) => Some(Self { parts: Parts::Stream(stream.lend()?), model: None }),
         }
     }
@@ -85,7 +88,7 @@ impl RequestBody {
     /// Whether [`lend`](RequestBody::lend) gives one.
     pub(crate) fn can_lend(&self) -> bool {
         match &self.parts {
-            Parts::Held(_) => true,
+            Parts::Held(_) | Parts::Renamed(_) => true,
             Parts::Stream(stream) => stream.can_lend(),
         }
     }
@@ -93,16 +96,16 @@ impl RequestBody {
     /// How far a stream has been read.
     pub(crate) fn progress(&self) -> Option<Progress> {
         match &self.parts {
-            Parts::Held(_) => None,
+            Parts::Held(_) | Parts::Renamed(_) => None,
             Parts::Stream(stream) => Some(stream.progress()),
         }
     }
 
     /// The same body with `name` (JSON, quotes included) where the model's name was marked.
     pub(crate) fn rename_model(mut self, name: &Bytes) -> Self {
-        if let (Parts::Held(held), Some(at)) = (&mut self.parts, self.model.take()) {
-            let all = std::mem::take(&mut held[0]);
-            *held = [all.slice(..at.start), name.clone(), all.slice(at.end..)];
+        if let (Parts::Held(all), Some(at)) = (&self.parts, self.model.take()) {
+            let pieces = [all.slice(..at.start), name.clone(), all.slice(at.end..)];
+            self.parts = Parts::Renamed(Box::new(pieces));
         }
         self
     }
@@ -110,7 +113,8 @@ impl RequestBody {
     /// Length in bytes, if it is known before the end.
     pub fn len(&self) -> Option<u64> {
         match &self.parts {
-            Parts::Held(held) => Some(held.iter().map(|part| part.len() as u64).sum()),
+            Parts::Held(held) => Some(held.len() as u64),
+            Parts::Renamed(pieces) => Some(pieces.iter().map(|piece| piece.len() as u64).sum()),
             Parts::Stream(body) => body.size_hint().exact(),
         }
     }
@@ -123,7 +127,7 @@ impl RequestBody {
 
 impl<T: Into<Bytes>> From<T> for RequestBody {
     fn from(bytes: T) -> Self {
-        Self { parts: Parts::Held([bytes.into(), Bytes::new(), Bytes::new()]), model: None }
+        Self { parts: Parts::Held(bytes.into()), model: None }
     }
 }
 
@@ -135,18 +139,18 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match &mut self.parts {
-            Parts::Held(held) => {
-                let next = held.iter_mut().find(|part| !part.is_empty()).map(std::mem::take);
-                Poll::Ready(next.map(|data| Ok(Frame::data(data))))
-            }
-            Parts::Stream(body) => Pin::new(body).poll_frame(cx),
-        }
+        let next = match &mut self.parts {
+            Parts::Held(held) => (!held.is_empty()).then(|| std::mem::take(held)),
+            Parts::Renamed(pieces) => pieces.iter_mut().find(|piece| !piece.is_empty()).map(std::mem::take),
+            Parts::Stream(body) => return Pin::new(body).poll_frame(cx),
+        };
+        Poll::Ready(next.map(|data| Ok(Frame::data(data))))
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.parts {
-            Parts::Held(held) => held.iter().all(Bytes::is_empty),
+            Parts::Held(held) => held.is_empty(),
+            Parts::Renamed(pieces) => pieces.iter().all(Bytes::is_empty),
             Parts::Stream(body) => body.is_end_stream(),
         }
     }

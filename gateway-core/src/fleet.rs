@@ -51,11 +51,11 @@ impl ModelEntry {
         self.known.is_empty()
     }
 
-    fn without(&self, key: &RunnerKey) -> Self {
+    fn without(&self, runner: &Arc<Runner>) -> Self {
         Self {
-            loaded: self.loaded.without(key),
-            on_demand: self.on_demand.without(key),
-            known: self.known.without(key),
+            loaded: self.loaded.without(runner),
+            on_demand: self.on_demand.without(runner),
+            known: self.known.without(runner),
         }
     }
 
@@ -140,16 +140,16 @@ impl Fleet {
             })
     }
 
-    /// The snapshot after `old` was replaced by `new`. Either may be absent. Costs one pass over the
+    /// The snapshot after `old`, one of this one's own, was replaced by `new`. Either may be absent. Costs one pass over the
     /// runners and one over each model that either of them has.
     pub(crate) fn replace(&self, old: Option<&Arc<Runner>>, new: Option<Arc<Runner>>) -> Self {
         let mut models = self.models.clone();
         // Each row of runners is copied once at most: ten thousand that come one by one copy fifty million places.
-        let rest = old.map(|old| self.runners.without(old.key()));
+        let rest = old.map(|old| self.runners.without(old));
         if let Some(old) = old {
             for name in names(old) {
                 let Some(entry) = models.get(name) else { continue };
-                let entry = entry.without(old.key());
+                let entry = entry.without(old);
                 if entry.is_empty() {
                     models.remove(name);
                 } else {

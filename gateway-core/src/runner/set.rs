@@ -16,7 +16,7 @@ use super::typical::{self, Typical};
 use crate::balance::MeanShare;
 use crate::balance::ring::Ring;
 use crate::features::Features;
-use crate::names::{ModelId, RunnerKey};
+use crate::names::ModelId;
 
 /// Runners in a row. Never changes. What strategies need to find one of them quickly is made at the first
 /// use, once for each change of the fleet, and shared by all requests until the next.
@@ -78,9 +78,10 @@ impl RunnerSet {
         }
     }
 
-    pub(crate) fn without(&self, key: &RunnerKey) -> Self {
+    /// Found by its address: of ten thousand, each one's name would have to be fetched from elsewhere.
+    pub(crate) fn without(&self, runner: &Arc<Runner>) -> Self {
         let mut next = self.clone();
-        if let Some(at) = self.runners.iter().position(|runner| runner.key() == key) {
+        if let Some(at) = self.runners.iter().position(|other| Arc::ptr_eq(other, runner)) {
             next.runners.remove(at);
             if at < next.model_at.len() {
                 next.model_at.remove(at);

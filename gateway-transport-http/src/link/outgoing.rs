@@ -26,7 +26,8 @@ impl std::error::Error for BodyFault {
 }
 
 pub(super) enum Outgoing {
-    Once(RequestBody),
+    /// In a box, because each connection has places for 32 requests of hyper's.
+    Once(Box<RequestBody>),
     /// A stream of which the beginning is kept.
     Kept(Arc<Mutex<Kept>>),
 }
@@ -76,6 +77,11 @@ impl Kept {
 }
 
 impl Outgoing {
+    /// A body that is sent, or not.
+    pub(super) fn once(body: RequestBody) -> Self {
+        Self::Once(Box::new(body))
+    }
+
     /// A stream whose beginning is kept, and the hold on it.
     pub(super) fn keep(rest: RequestBody) -> (Self, Arc<Mutex<Kept>>) {
         let kept = Kept { beginning: Vec::new(), given: 0, len: 0, rest, past: false };
@@ -105,7 +111,7 @@ impl Body for Outgoing {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
         match self.get_mut() {
             Self::Once(body) => {
-                Pin::new(body).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(BodyFault)))
+                Pin::new(&mut **body).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(BodyFault)))
             }
             Self::Kept(kept) => kept.lock().unwrap_or_else(PoisonError::into_inner).poll_frame(cx),
         }

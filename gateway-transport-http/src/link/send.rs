@@ -48,7 +48,7 @@ impl Spare {
         let copy = request.body().replay();
         let (head, body) = request.into_parts();
         let (body, kept) = match copy {
-            Some(copy) => (Outgoing::Once(body), SpareBody::Held(copy)),
+            Some(copy) => (Outgoing::once(body), SpareBody::Held(copy)),
             None => {
                 let (body, kept) = Outgoing::keep(body);
                 (body, SpareBody::Kept(kept))
@@ -60,7 +60,7 @@ impl Spare {
 
     fn into_request(self) -> Option<Request<Outgoing>> {
         let body = match self.body {
-            SpareBody::Held(body) => Outgoing::Once(body),
+            SpareBody::Held(body) => Outgoing::once(body),
             SpareBody::Kept(kept) => Outgoing::again(kept)?,
         };
         let mut request = Request::new(body);
@@ -164,7 +164,7 @@ impl HttpLink {
 
     async fn over_new(&self, request: LinkRequest) -> Result<(Response<Incoming>, Connection), LinkError> {
         self.pool.check_open()?;
-        self.send_anew(request.map(Outgoing::Once), false).await
+        self.send_anew(request.map(Outgoing::once), false).await
     }
 
     /// Sends over a new connection. `seen`: the runner may have seen the request already.
