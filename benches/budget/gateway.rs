@@ -17,6 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::subject::Count;
 
+#[path = "../../examples/standalone/log/plain.rs"]
+mod plain;
 #[path = "../../examples/standalone/server.rs"]
 #[allow(dead_code, reason = "gRPC, Unix sockets and signals are not measured")]
 mod server;
@@ -46,8 +48,8 @@ enum Command {
 /// It cannot be built, or cannot listen.
 pub(crate) fn serve(engine: &str, model: &str) -> Result<(), BoxError> {
     // As `standalone` logs, but for where it goes.
-    let filter = tracing_subscriber::EnvFilter::new("info");
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::sink).init();
+    let log = tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::new("info"));
+    log.with_writer(std::io::sink).with_ansi(false).event_format(plain::Plain::default()).init();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let commands = commands();
     runtime.block_on(async {
