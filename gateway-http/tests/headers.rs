@@ -97,7 +97,7 @@ async fn a_retry_is_told() {
     assert!(reasons.contains(&"round-robin; tries=2".to_owned()), "{reasons:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_name_that_stands_for_another_model_is_told_and_so_is_a_fallback() {
     let routes = ModelRoutes::builder().alias("gpt", "m").fallback("m", ["n"]).build().unwrap();
     let gateway = builder().routes(routes).queue(QueuePolicy::OFF).build().unwrap();
