@@ -117,7 +117,8 @@ class Programs:
     def engine(self, name: str, slots: int = 4, context: int = 2048) -> str:
         """Starts a llama.cpp server and gives back its address."""
         program = self.start_engine(name, 0, slots, context)
-        return program.until_printed(r"(?m)^listening (http://\S+)$")[1]
+        # Not at the beginning of a line: the engine's own log may have begun one.
+        return program.until_printed(r"\blistening (http://[\w.]+:\d+)\s")[1]
 
     def start_engine(self, name: str, port: int, slots: int = 4, context: int = 2048) -> Program:
         """Starts a llama.cpp server and does not wait for it."""
