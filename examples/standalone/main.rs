@@ -37,10 +37,6 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
-    #[cfg(not(target_env = "msvc"))]
-    if let Err(error) = memory::give_back() {
-        eprintln!("standalone: memory that is free may not be given back: {error}");
-    }
     let _flush_at_the_end = match log::to_stderr() {
         Ok(flush) => flush,
         Err(error) => {

@@ -17,14 +17,15 @@ use crate::request_log::Record;
 #[must_use = "dropping the body cancels the request"]
 pub struct GatewayBody {
     source: Source,
-    record: Option<Record>,
+    record: Option<Box<Record>>,
 }
 
+/// An answer is moved from hand to hand until it is with the server, so what is big stands elsewhere.
 enum Source {
     Held(Bytes),
     Answer(DispatchBody),
-    Sse(SseGuard),
-    Awaited(Awaited),
+    Sse(Box<SseGuard>),
+    Awaited(Box<Awaited>),
     Events(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
 }
 
@@ -37,7 +38,7 @@ impl Source {
         if let Self::Awaited(awaited) = self {
             match ready!(awaited.poll(cx, record)) {
                 Heard::Comment(comment) => return Poll::Ready(Some(Ok(Frame::data(comment)))),
-                Heard::Stream(guard) => *self = Self::Sse(*guard),
+                Heard::Stream(guard) => *self = Self::Sse(guard),
                 Heard::LastWords(words) => *self = Self::Held(words),
             }
         }
@@ -82,11 +83,11 @@ impl GatewayBody {
     }
 
     pub(crate) fn sse(body: DispatchBody) -> Self {
-        Self { source: Source::Sse(SseGuard::new(body)), record: None }
+        Self { source: Source::Sse(Box::new(SseGuard::new(body))), record: None }
     }
 
     pub(crate) fn awaited(awaited: Awaited) -> Self {
-        Self { source: Source::Awaited(awaited), record: None }
+        Self { source: Source::Awaited(Box::new(awaited)), record: None }
     }
 
     pub(crate) fn events(events: impl Stream<Item = Bytes> + Send + 'static) -> Self {
@@ -94,7 +95,7 @@ impl GatewayBody {
     }
 
     /// The record is finished when the body is.
-    pub(crate) fn recorded(mut self, mut record: Record) -> Self {
+    pub(crate) fn recorded(mut self, mut record: Box<Record>) -> Self {
         if matches!(self.source, Source::Sse(_) | Source::Awaited(_)) {
             record.lasts();
         }
@@ -132,7 +133,7 @@ impl Body for GatewayBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let Self { source, record } = &mut *self;
-        let polled = source.poll(cx, record.as_mut());
+        let polled = source.poll(cx, record.as_deref_mut());
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 if let (Some(record), Some(data)) = (record, frame.data_ref()) {

@@ -213,7 +213,9 @@ where
         let id = given.unwrap_or_else(RequestId::random);
         let (method, version) = (parts.method.clone(), parts.version);
         let (route, found) = find(shared, &method, uri.path());
-        let mut record = Record::new(&shared.metrics, shared.sinks.as_ref(), id, &parts, route.endpoint());
+        // It goes out with the body.
+        let mut record =
+            Box::new(Record::new(&shared.metrics, shared.sinks.as_ref(), id, &parts, route.endpoint()));
 
         let answered = match route {
             Route::Inference(api) if route.takes(&method) => {
