@@ -7,8 +7,8 @@
 //!   happens. With the 10 s that are jemalloc's own setting, 1,000 streams that began together stood at 51 KiB each after
 //!   six seconds instead of 37, because what they had needed for their beginning was still there.
 //! - `tcache_nslots_small_min`, `tcache_gc_incr_bytes`: a thread keeps up to 200 blocks of each size at hand, and looks
-//!   only once per MiB whether they are too many. Of the blocks of 8 KiB that hyper reads into it would be 20, fewer
-//!   than one turn of 64 connections takes and gives back: then each comes and goes by way of the arena. It is 2,700 of the
+//!   only once per 8 MiB whether they are too many. Of the blocks of 8 KiB that hyper reads into it would be 20, fewer
+//!   than one turn of 64 connections takes and gives back: then each comes and goes by way of the arena. It is some 4,000 of the
 //!   instructions of a small request.
 
 #[global_allocator]

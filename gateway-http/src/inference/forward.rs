@@ -40,8 +40,9 @@ where
         return Err(ApiError::draining());
     }
     let arrived;
-    // In a block, so that nothing of what was read stays in the future's state while the runner works.
-    let done = {
+    // In a block, so that nothing of what was read stays in the future's state while the runner works. In a box, because its
+    // state is most of all there is, and would be moved from hand to hand with what it stands in.
+    let dispatching = {
         let body = gather(body, &request.headers, shared.limits).await?;
         record.received(body.len());
         arrived = Instant::now();
@@ -49,10 +50,9 @@ where
         if let Some(every) = keepalive {
             return Box::pin(kept_alive(shared, call, every, arrived, record)).await;
         }
-        shared.dispatcher.dispatch(call)
-    }
-    .await;
-    served(shared, done, arrived, record)
+        Box::pin(shared.dispatcher.dispatch(call))
+    };
+    served(shared, dispatching.await, arrived, record)
 }
 
 /// What is asked for, once the client may ask for it, and how often its stream is to show that it is alive.
