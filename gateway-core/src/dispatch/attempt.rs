@@ -43,9 +43,9 @@ impl Try {
         request_id: &RequestId,
         requirements: &Requirements,
         is_fallback: bool,
-    ) -> Box<Self> {
-        // In a box, because it goes from hand to hand until it stays with the answer's body.
-        Box::new(Self {
+        now: Instant,
+    ) -> Self {
+        Self {
             shared: shared.clone(),
             runner: reservation.runner().clone(),
             request_id: request_id.clone(),
@@ -53,15 +53,15 @@ impl Try {
             workload: requirements.workload.clone(),
             reason: reservation.reason(),
             is_fallback,
-            prefill_tokens: reservation.tokens_ahead(),
+            prefill_tokens: reservation.tokens_ahead(now),
             reservation: Some(reservation),
-            sent: Instant::now(),
+            sent: now,
             streamed: false,
             first_byte: None,
             retry_after: None,
             bytes: 0,
             chunks: 0,
-        })
+        }
     }
 
     /// The first byte of the answer's body is here.

@@ -23,18 +23,25 @@ use crate::stream::Progress;
 /// The [deadlines](super::Deadlines) hold while it is polled: who asks for no chunks is
 /// not cut off by them. How long a client may take to read is for the server to bound.
 #[must_use = "dropping the body cancels the request"]
-pub struct DispatchBody {
-    /// Read before the head was passed on, to know that the answer has begun.
-    first: Option<Frame<Bytes>>,
-    /// `None` once ended, so that link and slot are free before the client is done reading.
-    inner: Option<LinkBody>,
-    attempt: Box<Try>,
+pub struct DispatchBody(Box<Answer>);
+
+/// A try, and from its head on the answer to it. In one box from the reservation to the end of the body: it goes from
+/// hand to hand.
+pub(super) struct Answer {
+    /// Until it is passed on.
+    pub(super) head: Option<http::response::Parts>,
+    /// Read before the head is passed on, to know that the answer has begun.
+    pub(super) first: Option<Frame<Bytes>>,
+    /// `None` before the head is here, and once ended, so that link and slot are free before the client is done reading.
+    pub(super) body: Option<LinkBody>,
+    pub(super) attempt: Try,
     /// What a whole answer with this status amounts to.
-    outcome: Outcome,
+    pub(super) outcome: Outcome,
     limits: Limits,
     held: Option<(Permit, Option<InFlight>)>,
 }
 
+#[derive(Default)]
 struct Limits {
     idle: Option<Duration>,
     total: Option<Instant>,
@@ -77,39 +84,51 @@ impl Limits {
     }
 }
 
-pub(super) struct Answer {
-    pub(super) first: Option<Frame<Bytes>>,
-    pub(super) body: LinkBody,
-    pub(super) attempt: Box<Try>,
-    pub(super) outcome: Outcome,
-    /// How far the request's body has come, if it is a stream.
-    pub(super) upload: Option<Progress>,
-}
+impl Answer {
+    /// That there may be to a try which begins. `upload`: how far the request's body has come, if it is a stream.
+    pub(super) fn to(attempt: Try, upload: Option<Progress>) -> Box<Self> {
+        Box::new(Self {
+            head: None,
+            first: None,
+            body: None,
+            attempt,
+            outcome: Outcome::Success,
+            limits: Limits { upload, ..Limits::default() },
+            held: None,
+        })
+    }
 
-impl DispatchBody {
-    pub(super) fn new(
-        answer: Answer,
+    pub(super) fn upload(&self) -> Option<&Progress> {
+        self.limits.upload.as_ref()
+    }
+
+    /// Its body, which owns `held` from now on.
+    pub(super) fn into_body(
+        mut self: Box<Self>,
         (idle, total): (Option<Duration>, Option<Instant>),
         held: (Permit, Option<InFlight>),
-    ) -> Self {
-        let Answer { first, body, attempt, outcome, upload } = answer;
-        let limits = Limits { idle, total, pending_since: None, upload, timer: None };
-        let mut this = Self { first, inner: Some(body), attempt, outcome, limits, held: Some(held) };
-        if this.first.is_none() {
-            this.end_if_complete();
+    ) -> DispatchBody {
+        (self.limits.idle, self.limits.total) = (idle, total);
+        self.held = Some(held);
+        if self.first.is_none() {
+            self.end_if_complete();
         }
-        this
+        DispatchBody(self)
+    }
+
+    fn is_end(&self) -> bool {
+        self.first.is_none() && self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     /// Gives everything back at once when the last chunk has been handed out: servers need not ask again.
     fn end_if_complete(&mut self) {
-        if self.inner.as_ref().is_some_and(Body::is_end_stream) {
+        if self.body.as_ref().is_some_and(Body::is_end_stream) {
             self.end(self.outcome);
         }
     }
 
     fn end(&mut self, outcome: Outcome) {
-        self.inner = None;
+        self.body = None;
         self.limits.timer = None;
         self.attempt.finish(outcome);
         self.held = None;
@@ -143,12 +162,12 @@ impl Body for DispatchBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = &mut *self;
+        let this = &mut *self.0;
         if let Some(first) = this.first.take() {
             return this.pass(first);
         }
-        let Some(inner) = &mut this.inner else { return Poll::Ready(None) };
-        match Pin::new(inner).poll_frame(cx) {
+        let Some(body) = &mut this.body else { return Poll::Ready(None) };
+        match Pin::new(body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 let now = Instant::now();
                 // Looked at here as well: an answer that always has a chunk ready never waits for the timer.
@@ -181,12 +200,12 @@ impl Body for DispatchBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.first.is_none() && self.inner.as_ref().is_none_or(Body::is_end_stream)
+        self.0.is_end()
     }
 
     fn size_hint(&self) -> SizeHint {
-        let ahead = self.first.as_ref().and_then(Frame::data_ref).map_or(0, |data| data.len() as u64);
-        let rest = self.inner.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint);
+        let ahead = self.0.first.as_ref().and_then(Frame::data_ref).map_or(0, |data| data.len() as u64);
+        let rest = self.0.body.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint);
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower() + ahead);
         if let Some(upper) = rest.upper() {
@@ -199,14 +218,14 @@ impl Body for DispatchBody {
 impl Drop for DispatchBody {
     fn drop(&mut self) {
         // All chunks were handed out, though nobody asked for the end: that is success.
-        if self.is_end_stream() {
-            self.end(self.outcome);
+        if self.0.is_end() {
+            self.0.end(self.0.outcome);
         }
     }
 }
 
 impl fmt::Debug for DispatchBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DispatchBody").field("runner", self.attempt.runner().key()).finish_non_exhaustive()
+        f.debug_struct("DispatchBody").field("runner", self.0.attempt.runner().key()).finish_non_exhaustive()
     }
 }

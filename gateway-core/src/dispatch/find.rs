@@ -35,12 +35,11 @@ pub(super) enum NotFound {
 
 impl Journey<'_> {
     /// A reservation on a runner that could serve now, if nobody else has waited for one.
-    pub(super) fn find_at_once(&mut self) -> Option<Choice> {
+    pub(super) fn find_at_once(&self, now: Instant) -> Option<Choice> {
         // Who waits already has the better claim to what is free.
         if self.is_anybody_waiting() {
             return None;
         }
-        let now = self.arrived.take().unwrap_or_else(Instant::now);
         self.shared.chooser.choose(&self.plan, &self.tried, false, now)
     }
 
@@ -87,7 +86,7 @@ impl Journey<'_> {
         // What was loaded may be gone again before the request has its turn, but not time and again.
         for round in 0..MOST_LOADS {
             if round > 0
-                && let Some(choice) = self.find_at_once()
+                && let Some(choice) = self.find_at_once(Instant::now())
             {
                 return Ok(choice);
             }

@@ -1,13 +1,15 @@
 //! A second try beside one that has not begun to answer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use tokio::time::{Instant, timeout};
 
+use super::body::Answer;
 use super::run::Journey;
-use super::send::Begun;
 use crate::retry::BudgetPolicy;
+use crate::runner::Runner;
 
 /// When a request that has not begun to answer is sent to a second runner as well. Whoever begins first
 /// serves; the other is cancelled. Off unless set: it buys the latency of the slowest requests with work that
@@ -49,24 +51,30 @@ impl Journey<'_> {
     pub(super) async fn send_hedged(
         &mut self,
         choice: super::choose::Choice,
+        first_runner: &Arc<Runner>,
         policy: HedgePolicy,
-    ) -> Option<Begun> {
-        let first_runner = choice.reservation.runner().clone();
-        let (request, attempt) = self.prepare(choice)?;
-        let (first_sent, conditions) = (attempt.sent, self.conditions());
-        let mut first = Box::pin(super::send::send(request, attempt, conditions));
+    ) -> Option<Box<Answer>> {
+        let second_runner;
+        let first_sent = Instant::now();
+        let mut first = Box::pin(self.send(choice, first_runner, first_sent)?.begun());
         if let Ok(done) = timeout(policy.after, &mut first).await {
             return self.note(done);
         }
-        let second = self.second_choice(&first_runner).and_then(|choice| self.prepare(choice));
-        let Some((request, attempt)) = second else {
+        let second = match self.second_choice(first_runner) {
+            Some(choice) => {
+                second_runner = choice.reservation.runner().clone();
+                self.send(choice, &second_runner, Instant::now())
+            }
+            None => None,
+        };
+        let Some(second) = second else {
             let done = first.await;
             return self.note(done);
         };
         self.hedged = true;
-        let second_runner = attempt.runner().clone();
+        let second_runner = second.runner;
         tracing::debug!(request_id = %self.id, runner = %second_runner.key(), "hedged");
-        let second = Box::pin(super::send::send(request, attempt, conditions));
+        let second = Box::pin(second.begun());
         let (done, other, other_runner) = match select(first, second).await {
             Either::Left((done, second)) => (done, second, second_runner),
             Either::Right((done, first)) => {
@@ -78,11 +86,11 @@ impl Journey<'_> {
             }
         };
         match done {
-            Ok(begun) => {
+            Ok(answer) => {
                 // Dropping the loser cancels it on its runner.
                 drop(other);
                 self.overtaken(other_runner.key());
-                Some(begun)
+                Some(answer)
             }
             Err(failed) => {
                 self.failed(failed);

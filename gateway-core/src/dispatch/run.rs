@@ -6,22 +6,24 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::attempt::Try;
-use super::body::DispatchBody;
+use super::body::Answer;
 use super::choose::Choice;
 use super::drain::InFlight;
 use super::error::{DispatchError, DispatchErrorKind};
 use super::find::NotFound;
 use super::limits::{Deadlines, RetryPolicy};
 use super::plan::Plan;
-use super::send::{Begun, Conditions, Failed, Failure, is_upgraded, send};
+use super::send::{Conditions, Failed, Failure, Sent, is_upgraded};
 use super::terms::{NotRepeatable, Terms};
 use super::waiting::Claim;
 use super::{Dispatch, Dispatched, Shared};
 use crate::balance::Tried;
 use crate::body::RequestBody;
-use crate::link::LinkRequest;
+use crate::link::LinkError;
 use crate::names::{RequestId, RunnerKey};
 use crate::permit::Permit;
+use crate::runner::Runner;
+use crate::upgrade::UpgradeTo;
 
 /// One request on its way.
 pub(super) struct Journey<'s> {
@@ -40,7 +42,7 @@ pub(super) struct Journey<'s> {
     overloaded: u32,
     last: Option<Failed>,
     /// The time that was read when the request came, until it is used.
-    pub(super) arrived: Option<Instant>,
+    arrived: Option<Instant>,
     /// Time spent in the queue, and waiting for models.
     pub(super) waited: Duration,
     /// Of that, in the queue.
@@ -63,7 +65,7 @@ pub(super) fn run(
             return Err(journey.refused());
         }
         match journey.go().await {
-            Ok(begun) => Ok(journey.dispatched(begun)),
+            Ok(answer) => Ok(journey.dispatched(answer)),
             Err(not_found) => journey.give_up(not_found),
         }
     }
@@ -111,27 +113,29 @@ impl<'s> Journey<'s> {
 }
 
 impl Journey<'_> {
-    async fn go(&mut self) -> Result<Begun, Option<NotFound>> {
+    async fn go(&mut self) -> Result<Box<Answer>, Option<NotFound>> {
         loop {
-            let choice = match self.find_at_once() {
-                Some(choice) => choice,
+            let now = self.arrived.take().unwrap_or_else(Instant::now);
+            let (choice, now) = match self.find_at_once(now) {
+                Some(choice) => (choice, now),
                 // Boxed: few requests have to wait, and all would carry its size.
-                None => Box::pin(self.find()).await.map_err(Some)?,
+                None => (Box::pin(self.find()).await.map_err(Some)?, Instant::now()),
             };
+            let runner = choice.reservation.runner().clone();
             let hedge = self.shared.hedge.filter(|_| self.terms.repeatable && self.body.can_replay());
-            let begun = match hedge {
+            let answer = match hedge {
                 // Boxed: few requests need what it holds.
-                Some(policy) => Box::pin(self.send_hedged(choice, policy)).await,
-                None => match self.prepare(choice) {
-                    Some((request, attempt)) => {
-                        let done = send(request, attempt, self.conditions()).await;
+                Some(policy) => Box::pin(self.send_hedged(choice, &runner, policy)).await,
+                None => match self.send(choice, &runner, now) {
+                    Some(sent) => {
+                        let done = sent.begun().await;
                         self.note(done)
                     }
                     None => None,
                 },
             };
-            if let Some(begun) = begun {
-                return Ok(begun);
+            if let Some(answer) = answer {
+                return Ok(answer);
             }
             if !self.may_try_again().await {
                 return Err(None);
@@ -139,29 +143,42 @@ impl Journey<'_> {
         }
     }
 
-    pub(super) fn conditions(&self) -> Conditions {
-        Conditions { deadlines: self.deadlines, terms: self.terms, total: self.total }
-    }
-
-    /// The request as that runner is to see it, and the try. `None` if the body has gone.
-    pub(super) fn prepare(&mut self, choice: Choice) -> Option<(LinkRequest, Box<Try>)> {
+    /// Gives the runner's link the request as that runner is to see it. `None` if the body has gone.
+    pub(super) fn send<'r>(
+        &mut self,
+        choice: Choice,
+        runner: &'r Arc<Runner>,
+        now: Instant,
+    ) -> Option<Sent<'r>> {
         let body = self.body.lend()?;
-        let wish = choice.wish(&self.plan);
-        let body = wish.put_into(body, choice.reservation.runner());
-        let mut request = http::Request::from_parts(self.head.clone(), body);
+        let (wish, is_fallback) = (choice.wish(&self.plan), choice.wish.0);
+        let body = wish.put_into(body, runner);
+        let upload = body.progress();
+        let attempt =
+            Try::new(self.shared, choice.reservation, &self.id, wish.requirements, is_fallback, now);
+        // The copy is what is kept: the head that came has room for what links add to it.
+        let kept = self.head.clone();
+        let mut request = http::Request::from_parts(std::mem::replace(&mut self.head, kept), body);
+        let (link, extensions) = (runner.link(), request.extensions_mut());
+        let abilities = link.abilities();
         if !self.terms.repeatable {
-            request.extensions_mut().insert(NotRepeatable);
+            extensions.insert(NotRepeatable);
         }
-        if choice.reservation.runner().link().abilities().claims {
-            request.extensions_mut().insert(self.claim.clone());
+        if abilities.claims {
+            extensions.insert(self.claim.clone());
         }
-        let is_fallback = choice.wish.0;
-        let attempt = Try::new(self.shared, choice.reservation, &self.id, wish.requirements, is_fallback);
-        Some((request, attempt))
+        let answering = if !abilities.upgrades && extensions.get::<UpgradeTo>().is_some() {
+            Err(LinkError::unsupported("connections that change to another protocol"))
+        } else {
+            Ok(link.send(request))
+        };
+        let first_byte = self.deadlines.first_byte;
+        let conditions = Conditions { first_byte, terms: self.terms, total: self.total };
+        Some(Sent { runner, answering, answer: Answer::to(attempt, upload), conditions })
     }
 
     /// Keeps what went wrong.
-    pub(super) fn note(&mut self, done: Result<Begun, Failed>) -> Option<Begun> {
+    pub(super) fn note(&mut self, done: Result<Box<Answer>, Failed>) -> Option<Box<Answer>> {
         done.map_err(|failed| self.failed(failed)).ok()
     }
 
@@ -216,9 +233,9 @@ impl Journey<'_> {
         is_paid
     }
 
-    fn dispatched(&mut self, begun: Begun) -> Dispatched {
-        let (head, answer) = begun;
+    fn dispatched(&mut self, mut answer: Box<Answer>) -> Dispatched {
         let shared = self.shared;
+        let head = answer.head.take().unwrap_or_else(|| http::Response::new(()).into_parts().0);
         let attempt = &answer.attempt;
         let runner = attempt.runner().clone();
         let (sent, model) = (attempt.sent, attempt.model().cloned());
@@ -227,8 +244,7 @@ impl Journey<'_> {
         // An answer that is passed on although it is a failure stands among the tries already.
         let before = self.tried.iter().filter(|tried| tried.runner != *runner.key()).count();
         let limits = (self.deadlines.idle, self.total.filter(|_| !is_upgraded(&head)));
-        let body =
-            DispatchBody::new(answer, limits, (std::mem::take(&mut self.permit), self.in_flight.take()));
+        let body = answer.into_body(limits, (std::mem::take(&mut self.permit), self.in_flight.take()));
         Dispatched {
             response: http::Response::from_parts(head, body),
             runner,
@@ -251,7 +267,7 @@ impl Journey<'_> {
         let model = self.plan.named().model.as_ref();
         let fail = |kind| DispatchError::new(kind, &self.id, model).on(runner.id()).after(self.tried.len());
         Err(match failure {
-            Failure::Answer(begun) => return Ok(self.dispatched(*begun)),
+            Failure::Answer(answer) => return Ok(self.dispatched(answer)),
             Failure::NotSent(error) => fail(DispatchErrorKind::Unreachable)
                 .because(Some(error))
                 .retrying_after(Duration::from_secs(1)),

@@ -10,26 +10,20 @@ use http::{HeaderMap, StatusCode};
 use http_body::{Body, Frame};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::attempt::Try;
 use super::body::Answer;
-use super::limits::Deadlines;
 use super::outcome::{Cancel, Fault, Outcome};
 use super::terms::Terms;
 use crate::balance::Tried;
 use crate::body::LinkBody;
-use crate::link::{LinkError, LinkRequest};
+use crate::link::{LinkError, LinkResponse};
 use crate::runner::Runner;
 use crate::stream::Progress;
-use crate::upgrade::UpgradeTo;
-
-/// An answer that has begun.
-pub(super) type Begun = (http::response::Parts, Answer);
 
 /// What a try came to, if it is not an answer to pass on as it is.
 pub(super) enum Failure {
     /// The runner answered, but another may do better. Kept so that its own words reach the client if none
     /// does.
-    Answer(Box<Begun>),
+    Answer(Box<Answer>),
     NotSent(LinkError),
     Fault(Fault, Option<LinkError>),
     Total,
@@ -54,21 +48,21 @@ impl Failed {
     pub(super) fn counts(&self) -> bool {
         match &self.failure {
             Failure::NotSent(_) | Failure::Unsupported(_) => false,
-            Failure::Answer(begun) => matches!(begun.1.outcome, Outcome::RunnerFault(_)),
+            Failure::Answer(answer) => matches!(answer.outcome, Outcome::RunnerFault(_)),
             Failure::Fault(..) | Failure::Total | Failure::RequestBody(_) => true,
         }
     }
 
     /// Whether the runner said that it has too much to do.
     pub(super) fn is_overloaded(&self) -> bool {
-        matches!(&self.failure, Failure::Answer(begun) if begun.1.outcome == Outcome::Overloaded)
+        matches!(&self.failure, Failure::Answer(answer) if answer.outcome == Outcome::Overloaded)
     }
 
     /// Whether the runner certainly did no work for it.
     pub(super) fn did_nothing(&self) -> bool {
         match &self.failure {
             Failure::NotSent(_) | Failure::Unsupported(_) => true,
-            Failure::Answer(begun) => declines(begun.1.outcome),
+            Failure::Answer(answer) => declines(answer.outcome),
             Failure::Fault(..) | Failure::Total | Failure::RequestBody(_) => false,
         }
     }
@@ -80,7 +74,7 @@ impl Failed {
 
     pub(super) fn as_str(&self) -> &'static str {
         match &self.failure {
-            Failure::Answer(begun) => begun.1.outcome.as_str(),
+            Failure::Answer(answer) => answer.outcome.as_str(),
             Failure::NotSent(_) => Outcome::NeverSent.as_str(),
             Failure::Fault(fault, _) => Outcome::RunnerFault(*fault).as_str(),
             Failure::Total => Outcome::Cancelled(Cancel::Deadline).as_str(),
@@ -93,129 +87,113 @@ impl Failed {
 /// What a try has to keep to.
 #[derive(Clone, Copy)]
 pub(super) struct Conditions {
-    pub(super) deadlines: Deadlines,
+    pub(super) first_byte: Option<Duration>,
     pub(super) terms: Terms,
     /// When the time for the whole request is up.
     pub(super) total: Option<Instant>,
 }
 
-/// One try.
-pub(super) async fn send(
-    request: LinkRequest,
-    attempt: Box<Try>,
-    conditions: Conditions,
-) -> Result<Begun, Failed> {
-    let runner = attempt.runner().clone();
-    let upload = request.body().progress();
-    let done = {
-        let answering = pin!(answer(&runner, request, conditions.terms, upload.clone()));
-        in_time(answering, attempt.sent, conditions, upload.as_ref()).await
-    };
-    judge(attempt, done, conditions.total, upload).map_err(|failure| Failed { failure, runner })
+/// What a link's promise of an answer is.
+type Answering<'r> = Pin<Box<dyn Future<Output = Result<LinkResponse, LinkError>> + Send + 'r>>;
+
+/// One try whose request its link has.
+pub(super) struct Sent<'r> {
+    pub(super) runner: &'r Arc<Runner>,
+    pub(super) answering: Result<Answering<'r>, LinkError>,
+    pub(super) answer: Box<Answer>,
+    pub(super) conditions: Conditions,
 }
 
-/// What came of a runner.
-struct Answered {
-    head: http::response::Parts,
-    body: LinkBody,
-    outcome: Outcome,
-    first: Option<Frame<Bytes>>,
-    /// Another runner may do better.
-    for_another: bool,
-}
-
-/// Sends, and waits until the answer has begun. The link has the request before the future is there: it is in nobody's
-/// state but the link's.
-fn answer(
-    runner: &Runner,
-    request: LinkRequest,
-    terms: Terms,
-    upload: Option<Progress>,
-) -> impl Future<Output = Result<Answered, LinkError>> + Send + '_ {
-    let link = runner.link();
-    let sent = if request.extensions().get::<UpgradeTo>().is_some() && !link.abilities().upgrades {
-        Err(LinkError::unsupported("connections that change to another protocol"))
-    } else {
-        Ok(link.send(request))
-    };
-    async move {
-        let (mut head, mut body) = sent?.await?.into_parts();
-        let outcome = terms.outcome(head.status);
-        let for_another = is_for_another(&head, outcome)
-            && (!terms.verbatim
-                || (terms.repeatable || declines(outcome))
-                    && !upload.as_ref().is_some_and(Progress::has_begun));
-        let mut first = None;
-        if for_another {
-            // Boxed: failures are few, and all requests would carry its size.
-            body = Box::pin(last_words(&mut head, body)).await;
-        } else {
-            // The head alone proves little: engines send it before they have begun. Until a byte of the body
-            // is here, another runner can still do it.
-            let at_once = terms.verbatim || is_upgraded(&head) || body.is_end_stream();
-            if !at_once {
-                first = next_frame(&mut body).await?;
-            }
-        }
-        Ok(Answered { head, body, outcome, first, for_another })
+impl Sent<'_> {
+    /// Waits until the answer has begun.
+    pub(super) async fn begun(self) -> Result<Box<Answer>, Failed> {
+        let Self { runner, answering, mut answer, conditions } = self;
+        let (sent, upload) = (answer.attempt.sent, answer.upload().cloned());
+        let done = {
+            let beginning = pin!(begin(&mut answer, answering, conditions.terms));
+            in_time(beginning, sent, conditions, upload.as_ref()).await
+        };
+        judge(answer, done, conditions.total).map_err(|failure| Failed { failure, runner: runner.clone() })
     }
+}
+
+/// Waits until the answer has begun, and says whether another runner may do better.
+async fn begin(
+    answer: &mut Answer,
+    answering: Result<Answering<'_>, LinkError>,
+    terms: Terms,
+) -> Result<bool, LinkError> {
+    let (mut head, mut body) = answering?.await?.into_parts();
+    let outcome = terms.outcome(head.status);
+    // Whoever knows the length has written all of it.
+    let streamed = !head.headers.contains_key(CONTENT_LENGTH);
+    let mut for_another = is_for_another(&head, outcome);
+    if for_another {
+        answer.attempt.retry_after = retry_after(&head.headers);
+        for_another = !terms.verbatim
+            || (terms.repeatable || declines(outcome)) && !answer.upload().is_some_and(Progress::has_begun);
+    }
+    if for_another {
+        // Boxed: failures are few, and all requests would carry its size.
+        body = Box::pin(last_words(&mut head, body)).await;
+    }
+    // The head alone proves little: engines send it before they have begun. Until a byte of the body
+    // is here, another runner can still do it.
+    let at_once = for_another || terms.verbatim || is_upgraded(&head) || body.is_end_stream();
+    answer.outcome = outcome;
+    answer.head = Some(head);
+    let body = answer.body.insert(body);
+    if !at_once {
+        answer.first = next_frame(body).await?;
+    }
+    answer.attempt.streamed = streamed && !for_another;
+    answer.attempt.begun();
+    Ok(for_another)
 }
 
 /// What the try came to.
 fn judge(
-    mut attempt: Box<Try>,
-    done: Result<Result<Answered, LinkError>, Late>,
+    mut answer: Box<Answer>,
+    done: Result<Result<bool, LinkError>, Late>,
     total: Option<Instant>,
-    upload: Option<Progress>,
-) -> Result<Begun, Failure> {
-    match done {
-        Ok(Ok(Answered { head, body, outcome, first, for_another })) => {
-            attempt.begun();
-            if is_for_another(&head, outcome) {
-                attempt.retry_after = retry_after(&head.headers);
-            }
-            if for_another {
-                // The runner is done with it. Its slot must not wait for what the next one makes of it.
-                attempt.finish(outcome);
-                if outcome == Outcome::RunnerFault(Fault::Status)
-                    && matches!(head.status.as_u16(), 401 | 403 | 407)
-                {
-                    return Err(Failure::Fault(Fault::Status, None));
-                }
-                let answer = Answer { first: None, body, attempt, outcome, upload: None };
-                return Err(Failure::Answer(Box::new((head, answer))));
-            }
-            // Whoever knows the length has written all of it.
-            attempt.streamed = !head.headers.contains_key(CONTENT_LENGTH);
-            attempt.proved(outcome);
-            Ok((head, Answer { first, body, attempt, outcome, upload }))
+) -> Result<Box<Answer>, Failure> {
+    let (outcome, failure) = match done {
+        Ok(Ok(false)) => {
+            answer.attempt.proved(answer.outcome);
+            return Ok(answer);
         }
-        Ok(Err(error)) => {
-            let (outcome, failure) = if error.is_not_sent() {
-                (Outcome::NeverSent, Failure::NotSent(error))
-            } else if error.is_request_body() {
-                (Outcome::ClientFault, Failure::RequestBody(error))
-            } else if error.is_unsupported() {
-                // Not to be taken for a runner that cannot be reached.
-                (Outcome::ClientFault, Failure::Unsupported(error))
-            } else if error.is_deadline() {
-                (Outcome::Cancelled(Cancel::Deadline), Failure::Total)
+        Ok(Ok(true)) => {
+            // The runner is done with it. Its slot must not wait for what the next one makes of it.
+            answer.attempt.finish(answer.outcome);
+            let distrusts = |head: &http::response::Parts| matches!(head.status.as_u16(), 401 | 403 | 407);
+            let is_own_fault = answer.outcome == Outcome::RunnerFault(Fault::Status);
+            return Err(if is_own_fault && answer.head.as_ref().is_some_and(distrusts) {
+                Failure::Fault(Fault::Status, None)
             } else {
-                let fault = Fault::Connection;
-                (Outcome::RunnerFault(fault), Failure::Fault(fault, Some(error)))
-            };
-            attempt.finish(outcome);
-            Err(failure)
+                Failure::Answer(answer)
+            });
+        }
+        Ok(Err(error)) if error.is_not_sent() => (Outcome::NeverSent, Failure::NotSent(error)),
+        Ok(Err(error)) if error.is_request_body() => (Outcome::ClientFault, Failure::RequestBody(error)),
+        // Not to be taken for a runner that cannot be reached.
+        Ok(Err(error)) if error.is_unsupported() => (Outcome::ClientFault, Failure::Unsupported(error)),
+        Ok(Err(error)) if error.is_deadline() => (Outcome::Cancelled(Cancel::Deadline), Failure::Total),
+        Ok(Err(error)) => {
+            let fault = Fault::Connection;
+            (Outcome::RunnerFault(fault), Failure::Fault(fault, Some(error)))
         }
         Err(Late) if total.is_some_and(|total| total <= Instant::now()) => {
-            attempt.finish(Outcome::Cancelled(Cancel::Deadline));
-            Err(Failure::Total)
+            (Outcome::Cancelled(Cancel::Deadline), Failure::Total)
         }
         Err(Late) => {
-            attempt.finish(Outcome::RunnerFault(Fault::FirstByteTimeout));
-            Err(Failure::Fault(Fault::FirstByteTimeout, None))
+            let fault = Fault::FirstByteTimeout;
+            (Outcome::RunnerFault(fault), Failure::Fault(fault, None))
         }
-    }
+    };
+    // The runner is told to stop before its slot is free.
+    answer.body = None;
+    answer.attempt.finish(outcome);
+    Err(failure)
 }
 
 /// The time is up.
@@ -231,7 +209,7 @@ async fn in_time<T>(
 ) -> Result<T, Late> {
     loop {
         let began = upload.and_then(Progress::last).map_or(sent, |last| last.max(sent));
-        let first_byte = conditions.deadlines.first_byte.and_then(|limit| began.checked_add(limit));
+        let first_byte = conditions.first_byte.and_then(|limit| began.checked_add(limit));
         let Some(limit) = first_byte.into_iter().chain(conditions.total).min() else {
             return Ok(work.await);
         };

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use hyper::body::Incoming;
-use hyper::client::conn::http1;
+use hyper::client::conn::{TrySendError, http1};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -59,10 +59,21 @@ pub(super) struct Connection {
     _seat: Seat,
 }
 
+/// hyper's promise of an answer's head.
+pub(super) trait Head:
+    Future<Output = Result<http::Response<Incoming>, TrySendError<http::Request<Outgoing>>>> + Send
+{
+}
+
+impl<F> Head for F where
+    F: Future<Output = Result<http::Response<Incoming>, TrySendError<http::Request<Outgoing>>>> + Send
+{
+}
+
 /// Why there is no head.
 pub(super) struct Failure {
     /// The request, if not a byte of it was written.
-    pub(super) unsent: Option<http::Request<Outgoing>>,
+    pub(super) unsent: Option<Box<http::Request<Outgoing>>>,
     pub(super) error: hyper::Error,
 }
 
@@ -77,17 +88,31 @@ impl Connection {
         &self.wire
     }
 
+    /// Hands a request over, to be written when the head is [polled](Connection::poll_head) for.
+    pub(super) fn send(&mut self, request: http::Request<Outgoing>) -> impl Head + use<> {
+        // From here on it is no longer idle: handing the request over rings the alarm.
+        self.alarm.begin();
+        self.sender.try_send_request(request)
+    }
+
+    /// Writes the request, and reads the head of the answer.
+    pub(super) fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut head: Pin<&mut impl Head>,
+    ) -> Poll<Result<http::Response<Incoming>, Failure>> {
+        drive(&self.wire, &self.alarm, &self.waker, cx, |cx| head.as_mut().poll(cx)).map_err(|mut failed| {
+            Failure { unsent: failed.take_message().map(Box::new), error: failed.into_error() }
+        })
+    }
+
     /// Sends a request and waits for the head of the answer.
     pub(super) async fn exchange(
         &mut self,
         request: http::Request<Outgoing>,
     ) -> Result<http::Response<Incoming>, Failure> {
-        // From here on it is no longer idle: handing the request over rings the alarm.
-        self.alarm.begin();
-        let mut head = pin!(self.sender.try_send_request(request));
-        let (wire, alarm, waker) = (&self.wire, &self.alarm, &self.waker);
-        let head = poll_fn(|cx| drive(wire, alarm, waker, cx, |cx| head.as_mut().poll(cx))).await;
-        head.map_err(|mut failed| Failure { unsent: failed.take_message(), error: failed.into_error() })
+        let mut head = pin!(self.send(request));
+        poll_fn(|cx| self.poll_head(cx, head.as_mut())).await
     }
 
     /// Waits for the socket of a connection whose runner has changed to another protocol.

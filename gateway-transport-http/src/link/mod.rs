@@ -7,6 +7,7 @@ mod connection;
 mod outgoing;
 mod pool;
 mod send;
+mod spare;
 mod upgraded;
 
 use std::fmt;

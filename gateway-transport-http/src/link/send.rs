@@ -1,20 +1,23 @@
 //! One request on its way: over an idle connection if there is one, over a new one if that has died.
 
-use std::future::ready;
+use std::future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use gateway_core::{LinkBody, LinkError, LinkRequest, LinkResponse, NotRepeatable, RequestBody, UpgradeTo};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::Body;
 use hyper::body::Incoming;
+use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
 use super::HttpLink;
 use super::answer::{Answer, strip_hop_by_hop};
-use super::connection::{Connection, Failure};
-use super::outgoing::{BodyFault, Kept, Outgoing};
+use super::connection::{Connection, Failure, Head};
+use super::outgoing::{BodyFault, Outgoing};
+use super::spare::Spare;
 use super::upgraded::UpgradedBody;
 
 /// A close that was on its way when the request went out shows within a round trip. Later than this the
@@ -24,96 +27,64 @@ const CROSSED: Duration = Duration::from_secs(1);
 /// What [`RunnerLink::send`](gateway_core::RunnerLink::send) gives.
 pub(crate) type LinkFuture<'l> = Pin<Box<dyn Future<Output = Result<LinkResponse, LinkError>> + Send + 'l>>;
 
-/// What it takes to send a request a second time.
-struct Spare {
-    method: Method,
-    uri: http::Uri,
-    headers: HeaderMap,
-    body: SpareBody,
-}
+/// The head of an answer, and the connection over which it came.
+type Exchanged = Result<(Response<Incoming>, Connection), LinkError>;
 
-enum SpareBody {
-    Held(RequestBody),
-    Kept(Arc<Mutex<Kept>>),
-}
-
-impl Spare {
-    /// Whether enough of the body can be kept.
-    fn is_possible(body: &RequestBody) -> bool {
-        body.size_hint().lower() <= Kept::LIMIT as u64 || body.replay().is_some()
+pin_project! {
+    /// A request that goes out over a connection that was idle; if that has died, once more over a new one.
+    struct OverIdle<'l, H> {
+        link: &'l HttpLink,
+        #[pin]
+        head: H,
+        // `None` once the request goes another way.
+        over: Option<(Connection, Spare)>,
+        // It must not be seen twice.
+        once: bool,
+        since: Instant,
+        // Boxed: it is seldom needed.
+        again: Option<Pin<Box<dyn Future<Output = Exchanged> + Send + 'l>>>,
     }
+}
 
-    /// Splits a request into one to send and one to keep.
-    fn split(request: LinkRequest) -> (Request<Outgoing>, Self) {
-        let copy = request.body().replay();
-        let (head, body) = request.into_parts();
-        let (body, kept) = match copy {
-            Some(copy) => (Outgoing::once(body), SpareBody::Held(copy)),
-            None => {
-                let (body, kept) = Outgoing::keep(body);
-                (body, SpareBody::Kept(kept))
+impl<H: Head> Future for OverIdle<'_, H> {
+    type Output = Exchanged;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Exchanged> {
+        let this = self.project();
+        if let Some((connection, _)) = this.over {
+            let done = ready!(connection.poll_head(cx, this.head));
+            let Some((connection, spare)) = this.over.take() else { return Poll::Pending };
+            match done {
+                Ok(answer) => return Poll::Ready(Ok((answer, connection))),
+                Err(failure) => {
+                    drop(connection);
+                    *this.again = Some(Box::pin(this.link.again(failure, spare, *this.once, *this.since)));
+                }
             }
-        };
-        let (method, uri, headers) = (head.method.clone(), head.uri.clone(), head.headers.clone());
-        (Request::from_parts(head, body), Self { method, uri, headers, body: kept })
-    }
-
-    fn into_request(self) -> Option<Request<Outgoing>> {
-        let body = match self.body {
-            SpareBody::Held(body) => Outgoing::once(body),
-            SpareBody::Kept(kept) => Outgoing::again(kept)?,
-        };
-        let mut request = Request::new(body);
-        *request.method_mut() = self.method;
-        *request.uri_mut() = self.uri;
-        *request.headers_mut() = self.headers;
-        Some(request)
-    }
-}
-
-/// A request that goes out over a connection that was idle.
-struct Reuse {
-    connection: Connection,
-    request: Request<Outgoing>,
-    spare: Spare,
-    /// It must not be seen twice.
-    once: bool,
-    since: Instant,
-}
-
-impl Reuse {
-    fn new(connection: Connection, request: LinkRequest, since: Instant) -> Self {
-        let once = request.extensions().get::<NotRepeatable>().is_some();
-        let (request, spare) = Spare::split(request);
-        Self { connection, request, spare, once, since }
+        }
+        match this.again {
+            Some(again) => again.as_mut().poll(cx),
+            None => Poll::Pending,
+        }
     }
 }
 
 impl HttpLink {
     /// What can be done at once is done before the future is made, and what is rare is in a box of its own: the future of a
     /// request over an idle connection is small.
-    pub(super) fn exchange(&self, request: LinkRequest) -> LinkFuture<'_> {
-        let request = match self.prepare(request) {
-            Ok(request) => request,
-            Err(error) => return Box::pin(ready(Err(error))),
-        };
+    pub(super) fn exchange(&self, mut request: LinkRequest) -> LinkFuture<'_> {
+        if let Err(error) = self.prepare(&mut request) {
+            return Box::pin(future::ready(Err(error)));
+        }
         if let Some(UpgradeTo(protocol)) = request.extensions().get() {
             let protocol = protocol.clone();
             return Box::pin(self.exchange_upgrade(request, protocol));
         }
+        let answer = |done: Exchanged| done.and_then(|(answer, connection)| self.answer(answer, connection));
         let now = Instant::now();
         match self.idle(&request, now) {
-            Some(connection) => {
-                let reuse = Reuse::new(connection, request, now);
-                Box::pin(async move {
-                    let (answer, connection) = self.over_idle(reuse).await?;
-                    self.answer(answer, connection)
-                })
-            }
-            None => Box::pin(async move {
-                let (answer, connection) = self.over_new(request).await?;
-                self.answer(answer, connection)
-            }),
+            Some(connection) => Box::pin(self.over_idle(connection, request, now).map(answer)),
+            None => Box::pin(self.over_new(request).map(answer)),
         }
     }
 
@@ -123,26 +94,21 @@ impl HttpLink {
         if Spare::is_possible(request.body()) { self.pool.check_out(now) } else { None }
     }
 
-    /// The head of the answer, and the connection over which it came.
-    async fn over_idle(&self, reuse: Reuse) -> Result<(Response<Incoming>, Connection), LinkError> {
-        let Reuse { mut connection, request, spare, once, since } = reuse;
-        match connection.exchange(request).await {
-            Ok(answer) => Ok((answer, connection)),
-            Err(failure) => {
-                drop(connection);
-                Box::pin(self.again(failure, spare, once, since)).await
-            }
-        }
+    /// Hands the request over at once: it is in nobody's state but the connection's.
+    fn over_idle(
+        &self,
+        mut connection: Connection,
+        request: LinkRequest,
+        since: Instant,
+    ) -> OverIdle<'_, impl Head + use<>> {
+        let once = request.extensions().get::<NotRepeatable>().is_some();
+        let (request, spare) = Spare::split(request);
+        let head = connection.send(request);
+        OverIdle { link: self, head, over: Some((connection, spare)), once, since, again: None }
     }
 
     /// What was idle has failed: once more over a new connection, if that may be.
-    async fn again(
-        &self,
-        failure: Failure,
-        spare: Spare,
-        once: bool,
-        since: Instant,
-    ) -> Result<(Response<Incoming>, Connection), LinkError> {
+    async fn again(&self, failure: Failure, spare: Spare, once: bool, since: Instant) -> Exchanged {
         let Failure { unsent, error } = failure;
         if is_body_fault(&error) {
             return Err(LinkError::request_body(error));
@@ -156,23 +122,19 @@ impl HttpLink {
         if seen && (once || since.elapsed() > CROSSED) {
             return Err(lost(error));
         }
-        match unsent.or_else(|| spare.into_request()) {
+        match unsent.map(|request| *request).or_else(|| spare.into_request()) {
             Some(request) => self.send_anew(request, seen).await,
             None => Err(lost(error)),
         }
     }
 
-    async fn over_new(&self, request: LinkRequest) -> Result<(Response<Incoming>, Connection), LinkError> {
+    async fn over_new(&self, request: LinkRequest) -> Exchanged {
         self.pool.check_open()?;
         self.send_anew(request.map(Outgoing::once), false).await
     }
 
     /// Sends over a new connection. `seen`: the runner may have seen the request already.
-    async fn send_anew(
-        &self,
-        request: Request<Outgoing>,
-        seen: bool,
-    ) -> Result<(Response<Incoming>, Connection), LinkError> {
+    async fn send_anew(&self, request: Request<Outgoing>, seen: bool) -> Exchanged {
         let mut connection = match self.pool.open(&self.address).await {
             Ok(connection) => connection,
             Err(error) if seen => {
@@ -202,7 +164,7 @@ impl HttpLink {
         let request = Request::from_parts(head, RequestBody::empty());
         let now = Instant::now();
         let (mut answer, mut connection) = match self.idle(&request, now) {
-            Some(connection) => self.over_idle(Reuse::new(connection, request, now)).await?,
+            Some(connection) => self.over_idle(connection, request, now).await?,
             None => self.over_new(request).await?,
         };
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -221,7 +183,7 @@ impl HttpLink {
     }
 
     /// Makes the head what has to be on the wire.
-    fn prepare(&self, mut request: LinkRequest) -> Result<LinkRequest, LinkError> {
+    fn prepare(&self, request: &mut LinkRequest) -> Result<(), LinkError> {
         let uri = std::mem::take(request.uri_mut());
         *request.uri_mut() = self
             .address
@@ -245,7 +207,7 @@ impl HttpLink {
         for (name, value) in &self.headers {
             headers.insert(name, value.clone());
         }
-        Ok(request)
+        Ok(())
     }
 
     fn answer(&self, answer: Response<Incoming>, connection: Connection) -> Result<LinkResponse, LinkError> {
