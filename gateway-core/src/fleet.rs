@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+
 use crate::bell::Bell;
 use crate::names::{ModelId, RunnerId, RunnerKey};
 use crate::runner::{Model, ModelState, Place, Runner, RunnerSet};
@@ -14,7 +16,8 @@ pub struct Fleet {
     version: u64,
     /// Sorted by id.
     runners: RunnerSet,
-    models: HashMap<ModelId, Arc<ModelEntry>>,
+    /// Looked into several times for every request. Runners alone put names in, so nobody can fill it with names that collide.
+    models: HashMap<ModelId, Arc<ModelEntry>, RandomState>,
     place: Place,
 }
 

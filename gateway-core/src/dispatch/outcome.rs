@@ -50,10 +50,11 @@ pub enum Cancel {
 }
 
 impl Outcome {
-    /// What a runner's status says, before anything is known of the body.
-    pub(crate) fn of_status(status: StatusCode) -> Self {
+    /// What a runner's status says, before anything is known of the body. See [`Terms::verbatim`](super::Terms::verbatim).
+    pub(super) fn of_status(status: StatusCode, verbatim: bool) -> Self {
         match status.as_u16() {
             429 | 503 => Self::Overloaded,
+            401 | 403 | 407 if verbatim => Self::ClientFault,
             // The client's key is checked here; these mean that the runner does not trust the gateway.
             401 | 403 | 407 => Self::RunnerFault(Fault::Status),
             // Not implemented is about the request, not about the runner's health; another may have it.

@@ -172,8 +172,9 @@ impl Journey<'_> {
         } else {
             Ok(link.send(request))
         };
+        let Terms { repeatable, verbatim, .. } = self.terms;
         let first_byte = self.deadlines.first_byte;
-        let conditions = Conditions { first_byte, terms: self.terms, total: self.total };
+        let conditions = Conditions { first_byte, total: self.total, repeatable, verbatim };
         Some(Sent { runner, answering, answer: Answer::to(attempt, upload), conditions })
     }
 

@@ -12,7 +12,6 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::body::Answer;
 use super::outcome::{Cancel, Fault, Outcome};
-use super::terms::Terms;
 use crate::balance::Tried;
 use crate::body::LinkBody;
 use crate::link::{LinkError, LinkResponse};
@@ -85,12 +84,12 @@ impl Failed {
 }
 
 /// What a try has to keep to.
-#[derive(Clone, Copy)]
 pub(super) struct Conditions {
     pub(super) first_byte: Option<Duration>,
-    pub(super) terms: Terms,
     /// When the time for the whole request is up.
     pub(super) total: Option<Instant>,
+    pub(super) repeatable: bool,
+    pub(super) verbatim: bool,
 }
 
 /// What a link's promise of an answer is.
@@ -110,8 +109,8 @@ impl Sent<'_> {
         let Self { runner, answering, mut answer, conditions } = self;
         let (sent, upload) = (answer.attempt.sent, answer.upload().cloned());
         let done = {
-            let beginning = pin!(begin(&mut answer, answering, conditions.terms));
-            in_time(beginning, sent, conditions, upload.as_ref()).await
+            let beginning = pin!(begin(&mut answer, answering, &conditions));
+            in_time(beginning, sent, &conditions, upload.as_ref()).await
         };
         judge(answer, done, conditions.total).map_err(|failure| Failed { failure, runner: runner.clone() })
     }
@@ -121,17 +120,18 @@ impl Sent<'_> {
 async fn begin(
     answer: &mut Answer,
     answering: Result<Answering<'_>, LinkError>,
-    terms: Terms,
+    conditions: &Conditions,
 ) -> Result<bool, LinkError> {
     let (mut head, mut body) = answering?.await?.into_parts();
-    let outcome = terms.outcome(head.status);
+    let outcome = Outcome::of_status(head.status, conditions.verbatim);
     // Whoever knows the length has written all of it.
     let streamed = !head.headers.contains_key(CONTENT_LENGTH);
     let mut for_another = is_for_another(&head, outcome);
     if for_another {
         answer.attempt.retry_after = retry_after(&head.headers);
-        for_another = !terms.verbatim
-            || (terms.repeatable || declines(outcome)) && !answer.upload().is_some_and(Progress::has_begun);
+        for_another = !conditions.verbatim
+            || (conditions.repeatable || declines(outcome))
+                && !answer.upload().is_some_and(Progress::has_begun);
     }
     if for_another {
         // Boxed: failures are few, and all requests would carry its size.
@@ -139,7 +139,7 @@ async fn begin(
     }
     // The head alone proves little: engines send it before they have begun. Until a byte of the body
     // is here, another runner can still do it.
-    let at_once = for_another || terms.verbatim || is_upgraded(&head) || body.is_end_stream();
+    let at_once = for_another || conditions.verbatim || is_upgraded(&head) || body.is_end_stream();
     answer.outcome = outcome;
     answer.head = Some(head);
     let body = answer.body.insert(body);
@@ -204,7 +204,7 @@ struct Late;
 async fn in_time<T>(
     mut work: Pin<&mut impl Future<Output = T>>,
     sent: Instant,
-    conditions: Conditions,
+    conditions: &Conditions,
     upload: Option<&Progress>,
 ) -> Result<T, Late> {
     loop {

@@ -1,7 +1,4 @@
-use http::StatusCode;
-
 use super::limits::Deadlines;
-use super::outcome::Outcome;
 
 /// How one request wants to be carried, where that is not how all are.
 ///
@@ -28,16 +25,6 @@ pub struct Terms {
 /// link that replaces a connection which has died sends it again only if nothing of it was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotRepeatable;
-
-impl Terms {
-    /// What a status says, before anything is known of the body.
-    pub(super) fn outcome(&self, status: StatusCode) -> Outcome {
-        match status.as_u16() {
-            401 | 403 | 407 if self.verbatim => Outcome::ClientFault,
-            _ => Outcome::of_status(status),
-        }
-    }
-}
 
 impl Default for Terms {
     fn default() -> Self {

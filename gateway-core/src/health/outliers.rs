@@ -1,7 +1,8 @@
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
 
+use foldhash::fast::FixedState;
 use tokio::time::Instant;
 
 use super::outlier::{Figures, Scratch};
@@ -54,9 +55,7 @@ impl Outliers {
     }
 
     fn is_time(&self, model: &ModelId, now: Instant) -> bool {
-        let mut hasher = DefaultHasher::new();
-        model.hash(&mut hasher);
-        let group = &self.compared[hasher.finish() as usize % GROUPS];
+        let group = &self.compared[FixedState::default().hash_one(model) as usize % GROUPS];
         let at = ms(now.saturating_duration_since(self.born)).saturating_add(1);
         let before = group.load(Ordering::Relaxed);
         (before == 0 || at >= before.saturating_add(EVERY_MS))
