@@ -53,7 +53,7 @@ impl Try {
             workload: requirements.workload.clone(),
             reason: reservation.reason(),
             is_fallback,
-            prefill_tokens: reservation.tokens_ahead(now),
+            prefill_tokens: reservation.tokens_ahead(),
             reservation: Some(reservation),
             sent: now,
             streamed: false,

@@ -46,20 +46,22 @@ pub(crate) enum Change {
 ///
 /// The way of a healthy runner costs one load: [`is_ordinary`](Conduct::is_ordinary). The rest is looked
 /// at, and the clock read, only when something is the matter.
+// In this order, so that what the end of a request needs lies together.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Conduct {
+    /// Time zero of everything in here.
+    born: Instant,
+    breaker: Breaker,
+    hold: Hold,
+    /// Successes and faults together, and the faults among them.
+    window: Window,
     /// Something may be the matter: look closer.
     remarkable: AtomicBool,
     /// Says the same on the board. Locked while either changes; never by the pick of a healthy runner.
     sign: Mutex<Sign>,
-    breaker: Breaker,
-    hold: Hold,
     warmup: Warmup,
     ejection: Ejection,
-    /// Successes and faults together, and the faults among them.
-    window: Window,
-    /// Time zero of everything in here.
-    born: Instant,
 }
 
 impl Conduct {

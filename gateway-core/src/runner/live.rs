@@ -79,18 +79,20 @@ impl Load {
 }
 
 /// What is counted of one registration, shared by all snapshots of it.
+// In this order, so that what every request writes lies together.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Live {
-    seat: Seat,
-    known_slots: Option<NonZeroU32>,
-    conduct: Conduct,
     tokens: AtomicU64,
     prefill_tokens: AtomicU64,
+    meter: Meter,
+    conduct: Conduct,
+    seat: Seat,
+    known_slots: Option<NonZeroU32>,
     /// Of the machine, and so the same for a runner that comes back while requests of ours use it.
     ledger: Arc<Ledger>,
     /// Counts requests that name no model. Never closed.
     unnamed: Latch,
-    meter: Meter,
     draining: AtomicBool,
     left: AtomicBool,
     /// Report time in ms since `born`, plus one; 0: never reported.
@@ -226,7 +228,7 @@ impl Live {
             report_age,
             queued,
             tokens: self.tokens.load(Ordering::Relaxed),
-            prefill_tokens: self.prefill_tokens.load(Ordering::Relaxed),
+            prefill_tokens: self.prefill_tokens(),
         }
     }
 
@@ -246,6 +248,11 @@ impl Live {
 
     pub(crate) fn unnamed(&self) -> &Latch {
         &self.unnamed
+    }
+
+    /// Tokens of prompts whose answer has not begun.
+    pub(crate) fn prefill_tokens(&self) -> u64 {
+        self.prefill_tokens.load(Ordering::Relaxed)
     }
 
     pub(crate) fn meter(&self) -> &Meter {

@@ -84,8 +84,8 @@ impl Meter {
     }
 
     /// Adds a sample that was taken while the runner wrote `slowdown` times as slowly as for one request
-    /// alone.
-    pub(crate) fn add(&self, sample: Sample, slowdown: f32) {
+    /// alone, which is asked only of an answer that tells of writing.
+    pub(crate) fn add(&self, sample: Sample, slowdown: impl FnOnce() -> f32) {
         let first_byte = sample.first_byte.as_secs_f32();
         self.first_byte_s.add(first_byte);
         if sample.streamed {
@@ -100,7 +100,7 @@ impl Meter {
         if sample.streamed && sample.chunks > 1 {
             let interval = sample.streaming.as_secs_f32() / (sample.chunks - 1) as f32;
             self.chunk_s.add(interval);
-            self.chunk_alone_s.add_low(interval / slowdown);
+            self.chunk_alone_s.add_low(interval / slowdown());
         }
         self.answers.fetch_add(1, Ordering::Relaxed);
     }
@@ -211,9 +211,9 @@ mod tests {
     fn newer_answers_count_for_more() {
         let meter = Meter::new();
         assert_eq!(meter.read(None), Measured::default());
-        meter.add(sample(0.5), 1.0);
-        meter.add(sample(2.0), 1.0);
-        meter.add(sample(0.5), 1.0);
+        meter.add(sample(0.5), || 1.0);
+        meter.add(sample(2.0), || 1.0);
+        meter.add(sample(0.5), || 1.0);
         let now = meter.read(Some(2.0));
         assert_eq!(now.peak_first_byte, Some(Duration::from_secs(2)));
         assert_eq!(now.chunk_interval, Some(Duration::from_secs_f32(0.1)));
@@ -229,7 +229,7 @@ mod tests {
         // 1,000 tokens a second, and 100 ms for anything.
         for prefill_tokens in [10, 5_000, 10, 5_000] {
             let first_byte = Duration::from_millis(100 + prefill_tokens);
-            meter.add(Sample { first_byte, prefill_tokens, ..sample(0.0) }, 1.0);
+            meter.add(Sample { first_byte, prefill_tokens, ..sample(0.0) }, || 1.0);
         }
         let speed = meter.read(None).prefill_tokens_per_s.unwrap();
         assert!((850.0..1_000.0).contains(&speed), "{speed}");
@@ -241,7 +241,7 @@ mod tests {
         for turn in 0..200 {
             // Every other answer is held up to five times its time.
             let streaming = Duration::from_secs(if turn % 2 == 0 { 1 } else { 5 });
-            meter.add(Sample { streaming, ..sample(0.5) }, 1.0);
+            meter.add(Sample { streaming, ..sample(0.5) }, || 1.0);
         }
         let alone = meter.speed(0.0).chunk_alone_s.unwrap();
         assert!((0.1..0.16).contains(&alone), "{alone}");
@@ -250,7 +250,7 @@ mod tests {
     #[test]
     fn what_comes_in_one_piece_tells_nothing_of_reading_and_writing() {
         let meter = Meter::new();
-        meter.add(Sample { streamed: false, ..sample(8.0) }, 1.0);
+        meter.add(Sample { streamed: false, ..sample(8.0) }, || 1.0);
         let speed = meter.speed(0.0);
         assert_eq!((speed.prefill_tokens_per_s, speed.chunk_alone_s), (None, None));
         assert_eq!(meter.read(None).first_byte, Some(Duration::from_secs(8)));
@@ -260,7 +260,7 @@ mod tests {
     #[test]
     fn what_company_cost_is_taken_out() {
         let meter = Meter::new();
-        meter.add(sample(0.5), 2.0);
+        meter.add(sample(0.5), || 2.0);
         assert_eq!(meter.speed(0.0).chunk_alone_s, Some(0.05));
         assert_eq!(meter.read(None).chunk_interval, Some(Duration::from_secs_f32(0.1)));
     }

@@ -77,22 +77,22 @@ pub(crate) struct Place {
 /// counters that every snapshot of the same registration shares.
 ///
 /// Description and status never change inside a `Runner`: a change makes a new one in a new snapshot.
-// In this order, so that what a pick needs lies beside the reference counts, in one cache line: in a large fleet
-// the lines that a pick must fetch are most of what it costs.
+// In this order, so that what a pick needs lies beside the reference counts, in one cache line, and behind it what its
+// request needs: in a large fleet the lines that have to be fetched are most of what a runner more costs.
 #[repr(C)]
 pub struct Runner {
     hot: Hot,
     live: Arc<Live>,
-    /// One for each model of the status, in its order.
-    usage: Vec<Arc<Usage>>,
+    link: Arc<dyn RunnerLink>,
     key: RunnerKey,
     id_header: http::HeaderValue,
+    /// One for each model of the status, in its order.
+    usage: Vec<Arc<Usage>>,
     /// Of the id, for consistent hashing.
     id_hash: u64,
     price: Option<Price>,
     spec: Arc<RunnerSpec>,
     status: RunnerStatus,
-    link: Arc<dyn RunnerLink>,
     /// Those of models that the runner lists no more, as long as somebody uses them.
     past_usage: Vec<(ModelId, Weak<Usage>)>,
     /// What is known of models beside what the runner says. Mostly empty.
@@ -110,6 +110,8 @@ struct Hot {
     /// The first of [`Runner::usage`]: most runners have one model.
     usage: Option<Arc<Usage>>,
     is_operational: bool,
+    /// Whether it has a name of its own for any of its models.
+    has_local_names: bool,
 }
 
 impl Hot {
@@ -119,6 +121,7 @@ impl Hot {
             bell: bell.clone(),
             usage: usage.first().cloned(),
             is_operational: status.health.is_operational(),
+            has_local_names: status.models.iter().any(|model| model.local_json().is_some()),
         }
     }
 
@@ -227,6 +230,9 @@ impl Runner {
     /// The name to put on the wire for `model`, as a JSON string, or `None` if the name that the client
     /// used is the runner's own.
     pub(crate) fn rename(&self, name: &ModelId) -> Option<&bytes::Bytes> {
+        if !self.hot.has_local_names {
+            return None;
+        }
         let model = self.status.models.iter().find(|model| model.id == *name)?;
         model.local_json()
     }
@@ -283,8 +289,7 @@ impl Runner {
 
     pub(crate) fn measure(&self, sample: Sample, now: Instant) {
         // Those beside it when it ends stand for those that were beside it while it ran.
-        let slowdown = self.load_at(now).slowdown(1);
-        self.live.meter().add(sample, slowdown);
+        self.live.meter().add(sample, || self.load_at(now).slowdown(1));
         self.hot.spot.add_peak(sample.first_byte, now);
     }
 

@@ -1,6 +1,5 @@
 use std::fmt;
 use std::sync::Arc;
-
 use tokio::time::Instant;
 
 use super::ledger::Moment;
@@ -106,9 +105,9 @@ impl Reservation {
     }
 
     /// Prompt tokens to read before this answer can begin; 0 if unknown.
-    pub(crate) fn tokens_ahead(&self, now: Instant) -> u64 {
+    pub(crate) fn tokens_ahead(&self) -> u64 {
         let known = self.booking.prefill_tokens > 0;
-        let counted = || if known { self.runner.load_at(now).prefill_tokens } else { 0 };
+        let counted = || if known { self.runner.live().prefill_tokens() } else { 0 };
         self.ahead.unwrap_or_else(counted)
     }
 
