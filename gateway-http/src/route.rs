@@ -184,7 +184,8 @@ impl<'p> Route<'p> {
     }
 
     pub(crate) fn takes(&self, method: &http::Method) -> bool {
-        self.methods().is_none_or(|methods| methods.split(", ").any(|one| one == method.as_str()))
+        self.methods()
+            .is_none_or(|methods| methods.split(',').any(|one| one.trim_ascii_start() == method.as_str()))
     }
 }
 

@@ -7,7 +7,7 @@ use super::table::{Found, Target};
 use crate::auth::Identity;
 use crate::error::ApiError;
 use crate::gateway::Shared;
-use crate::inference::work;
+use crate::inference::work::{self, Told};
 
 /// What a generic request asks for, as routing sees it. Its body is not looked at.
 pub(crate) struct GenericAsked {
@@ -48,14 +48,15 @@ impl GenericAsked {
     ) -> Result<Self, Box<ApiError>> {
         let base = &target.requirements;
         let resources = shared.needs.resources(base.model.as_ref(), headers, base.resources)?;
+        let told = Told::by(headers);
         let workload = Workload {
-            session: work::named_session(None, headers, identity),
-            deadline: work::deadline(headers)?,
+            session: work::named_session(None, &told, identity),
+            deadline: work::deadline(&told)?,
             ..Workload::default()
         };
         let claim = Claim {
             tenant: identity.tenant().cloned(),
-            priority: work::priority(None, headers, identity)?,
+            priority: work::priority(None, &told, identity)?,
             patience: workload.deadline.map(|deadline| deadline.min(shared.patience)),
         };
         let requirements = Requirements { resources, workload, ..base.clone() };

@@ -6,7 +6,7 @@ use http::header::HeaderMap;
 
 use super::features;
 use super::fields::Fields;
-use super::work::{prefix, priority, workload};
+use super::work::{Told, prefix, priority, workload};
 use crate::auth::Identity;
 use crate::error::ApiError;
 use crate::gateway::Shared;
@@ -32,11 +32,12 @@ impl<'b> Asked<'b> {
     ) -> Result<Self, Box<ApiError>> {
         let fields = Fields::read(body)?;
         let (model, series) = known_model(shared, &fields.model.name)?;
-        let workload = workload(&fields, api, headers, identity)?;
+        let told = Told::by(headers);
+        let workload = workload(&fields, api, &told, identity)?;
         let resources = shared.needs.resources(Some(&model), headers, None)?;
         let features = features::of(&fields, api);
         let requirements = Requirements { features, workload, resources, ..Requirements::model(model) };
-        let priority = priority(fields.tier, headers, identity)?;
+        let priority = priority(fields.tier, &told, identity)?;
         Ok(Self { fields, requirements, priority, series })
     }
 

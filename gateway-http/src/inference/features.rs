@@ -1,7 +1,9 @@
 //! What a request asks of the API beyond a model and a prompt, so that it goes to runners that can do it.
 
+use std::sync::LazyLock;
+
 use gateway_core::{Feature, Features};
-use memchr::memmem;
+use memchr::memmem::Finder;
 use serde_json::value::RawValue;
 
 use super::fields::{Field, Fields, Found};
@@ -103,7 +105,9 @@ const MEDIA: [&str; 12] = [
 /// a type is one. So no depth need be counted, and an image is not read to its end.
 fn has_media(messages: &str) -> bool {
     const KEY: &str = r#""type""#;
-    memmem::find_iter(messages.as_bytes(), KEY).any(|at| {
+    // Made once: that takes longer than to look through a short prompt.
+    static FINDER: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(KEY));
+    FINDER.find_iter(messages.as_bytes()).any(|at| {
         let value = messages[at + KEY.len()..].trim_ascii_start().strip_prefix(':');
         let word = value.and_then(|value| value.trim_ascii_start().strip_prefix('"')?.split('"').next());
         word.is_some_and(|word| MEDIA.contains(&word))

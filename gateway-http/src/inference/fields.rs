@@ -8,7 +8,7 @@ use gateway_core::Features;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::features;
+use super::{features, plain};
 use crate::error::ApiError;
 
 /// What a request's body says, as far as routing cares. Only `model` has to be there and right; whether the
@@ -41,11 +41,11 @@ pub(crate) struct NamedModel<'b> {
 /// What the model has to read, as JSON, in the order in which chat templates put it: `tools`, `system`,
 /// `input`, `prompt`, `messages`. There is rarely more than one of the last three.
 #[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct Prompt<'b>([Option<&'b RawValue>; 5]);
+pub(crate) struct Prompt<'b>([Option<&'b str>; 5]);
 
 impl<'b> Prompt<'b> {
     pub(super) fn parts(&self) -> impl DoubleEndedIterator<Item = &'b str> {
-        self.0.into_iter().flatten().map(RawValue::get).filter(|json| *json != "null")
+        self.0.into_iter().flatten().filter(|json| *json != "null")
     }
 
     /// The last part, which a conversation lets grow, apart from the others.
@@ -66,7 +66,7 @@ const MISSING: &str = "You must name a model: `model` must be a string that is n
 impl<'b> Fields<'b> {
     /// Reads the body once.
     pub(crate) fn read(body: &'b [u8]) -> Result<Self, Box<ApiError>> {
-        let found: Found<'b> = serde_json::from_slice(body).map_err(|error| unreadable(&error))?;
+        let found = Found::read(body).map_err(|error| unreadable(&error))?;
         let tokens = found.number(Field::MaxCompletionTokens).or(found.number(Field::MaxTokens));
         let some = |key| found.get(key).filter(|json| *json != "null");
         let prompt = [Field::Tools, Field::System, Field::Input, Field::Prompt, Field::Messages];
@@ -78,7 +78,7 @@ impl<'b> Fields<'b> {
             session: some(Field::PromptCacheKey).or(some(Field::User)),
             tier: some(Field::ServiceTier),
             features: features::found(&found),
-            prompt: Prompt(prompt.map(|key| found.0[key as usize])),
+            prompt: Prompt(prompt.map(|key| found.get(key))),
         })
     }
 }
@@ -94,7 +94,7 @@ impl<'b> NamedModel<'b> {
         if name.trim().is_empty() {
             return Err(missing());
         }
-        // The raw value is a part of the body, so its address tells where.
+        // What was found is a part of the body, so its address tells where.
         let start = raw.as_ptr() as usize - body.as_ptr() as usize;
         Ok(Self { name, at: start..start + raw.len() })
     }
@@ -111,12 +111,38 @@ fn unreadable(error: &serde_json::Error) -> Box<ApiError> {
     ApiError::bad_request(format!("The request's body is no JSON object that can be read: {why}."))
 }
 
-/// The values of the fields that have a name here.
-pub(super) struct Found<'b>([Option<&'b RawValue>; Field::Other as usize]);
+/// The values of the fields that have a name here, as they stand in the body.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Found<'b>([Option<&'b str>; Field::Other as usize]);
 
 impl<'b> Found<'b> {
+    const NOTHING: Self = Self([None; Field::Other as usize]);
+
+    fn read(body: &'b [u8]) -> Result<Self, serde_json::Error> {
+        let mut found = Self::NOTHING;
+        let put = |name: &str, value| {
+            if let Some(place) = found.place(Field::named(name).ok()?).ok()? {
+                *place = Some(value);
+            }
+            Some(())
+        };
+        match plain::fields(body, put) {
+            Some(()) => Ok(found),
+            None => serde_json::from_slice(body),
+        }
+    }
+
+    /// Where its value goes, if it has a name here. Routing by one model while the engine reads the other would get round
+    /// every rule that is tied to a model. With other fields there is nothing to get round.
+    fn place(&mut self, key: Field) -> Result<Option<&mut Option<&'b str>>, &'static str> {
+        match self.0.get_mut(key as usize) {
+            Some(Some(_)) if key == Field::Model => Err(TWICE),
+            place => Ok(place),
+        }
+    }
+
     pub(super) fn get(&self, key: Field) -> Option<&'b str> {
-        self.0.get(key as usize).copied().flatten().map(RawValue::get)
+        self.0.get(key as usize).copied().flatten()
     }
 
     pub(super) fn number(&self, key: Field) -> Option<u32> {
@@ -139,19 +165,16 @@ impl<'de: 'b, 'b> Deserialize<'de> for Found<'b> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Found<'de>, A::Error> {
-                let mut found = [None; Field::Other as usize];
+                let mut found = Found::NOTHING;
                 while let Some(key) = map.next_key::<Field>()? {
-                    match found.get_mut(key as usize) {
-                        // Routing by the one while the engine reads the other would get round every rule
-                        // that is tied to a model. With other fields there is nothing to get round.
-                        Some(Some(_)) if key == Field::Model => return Err(A::Error::custom(TWICE)),
-                        Some(place) => *place = Some(map.next_value()?),
+                    match found.place(key).map_err(A::Error::custom)? {
+                        Some(place) => *place = Some(map.next_value::<&RawValue>()?.get()),
                         None => {
                             map.next_value::<IgnoredAny>()?;
                         }
                     }
                 }
-                Ok(Found(found))
+                Ok(found)
             }
         }
         // Not as a struct: that would take an array, too.
@@ -193,6 +216,44 @@ pub(super) enum Field {
     Other,
 }
 
+impl Field {
+    fn named(name: &str) -> Result<Self, &'static str> {
+        Ok(match name {
+            "model" => Self::Model,
+            "max_tokens" => Self::MaxTokens,
+            "max_completion_tokens" => Self::MaxCompletionTokens,
+            "n" => Self::N,
+            "stream" => Self::Stream,
+            "user" => Self::User,
+            "prompt_cache_key" => Self::PromptCacheKey,
+            "service_tier" => Self::ServiceTier,
+            "tools" => Self::Tools,
+            "system" => Self::System,
+            "input" => Self::Input,
+            "prompt" => Self::Prompt,
+            "messages" => Self::Messages,
+            "functions" => Self::Functions,
+            "audio" => Self::Audio,
+            "best_of" => Self::BestOf,
+            "logprobs" => Self::Logprobs,
+            "response_format" => Self::ResponseFormat,
+            "guided_json" => Self::GuidedJson,
+            "guided_regex" => Self::GuidedRegex,
+            "guided_choice" => Self::GuidedChoice,
+            "guided_grammar" => Self::GuidedGrammar,
+            "structured_outputs" => Self::StructuredOutputs,
+            "grammar" => Self::Grammar,
+            "stop" => Self::Stop,
+            "logit_bias" => Self::LogitBias,
+            "echo" => Self::Echo,
+            "suffix" => Self::Suffix,
+            // Engines written in Go, as Ollama is, would take it for the model, and whichever is last.
+            _ if name.eq_ignore_ascii_case("model") => return Err(MISSPELT),
+            _ => Self::Other,
+        })
+    }
+}
+
 impl<'de> Deserialize<'de> for Field {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Name;
@@ -204,39 +265,7 @@ impl<'de> Deserialize<'de> for Field {
             }
 
             fn visit_str<E: Error>(self, name: &str) -> Result<Field, E> {
-                Ok(match name {
-                    "model" => Field::Model,
-                    "max_tokens" => Field::MaxTokens,
-                    "max_completion_tokens" => Field::MaxCompletionTokens,
-                    "n" => Field::N,
-                    "stream" => Field::Stream,
-                    "user" => Field::User,
-                    "prompt_cache_key" => Field::PromptCacheKey,
-                    "service_tier" => Field::ServiceTier,
-                    "tools" => Field::Tools,
-                    "system" => Field::System,
-                    "input" => Field::Input,
-                    "prompt" => Field::Prompt,
-                    "messages" => Field::Messages,
-                    "functions" => Field::Functions,
-                    "audio" => Field::Audio,
-                    "best_of" => Field::BestOf,
-                    "logprobs" => Field::Logprobs,
-                    "response_format" => Field::ResponseFormat,
-                    "guided_json" => Field::GuidedJson,
-                    "guided_regex" => Field::GuidedRegex,
-                    "guided_choice" => Field::GuidedChoice,
-                    "guided_grammar" => Field::GuidedGrammar,
-                    "structured_outputs" => Field::StructuredOutputs,
-                    "grammar" => Field::Grammar,
-                    "stop" => Field::Stop,
-                    "logit_bias" => Field::LogitBias,
-                    "echo" => Field::Echo,
-                    "suffix" => Field::Suffix,
-                    // Engines written in Go, as Ollama is, would take it for the model, and whichever is last.
-                    _ if name.eq_ignore_ascii_case("model") => return Err(E::custom(MISSPELT)),
-                    _ => Field::Other,
-                })
+                Field::named(name).map_err(E::custom)
             }
         }
         deserializer.deserialize_str(Name)
@@ -245,6 +274,9 @@ impl<'de> Deserialize<'de> for Field {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
     use super::*;
     use crate::error::Reason;
 
@@ -335,5 +367,66 @@ mod tests {
         assert_eq!(read(r#"{"model":"m","max_tokens":99999999999}"#).max_tokens, None);
         // As parsers do: the last one counts.
         assert_eq!(read(r#"{"model":"m","n":1,"n":3}"#).n, Some(3));
+    }
+
+    fn name() -> impl Strategy<Value = &'static str> {
+        prop::sample::select(vec![
+            "max_tokens",
+            "max_completion_tokens",
+            "n",
+            "stream",
+            "user",
+            "prompt_cache_key",
+            "service_tier",
+            "tools",
+            "system",
+            "input",
+            "prompt",
+            "messages",
+            "x",
+            "modèle",
+            "a\"b",
+        ])
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            (-2_i64..9).prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f32>().prop_map(Value::from),
+            "(\\PC|[\"\\\\\n]){0,9}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 12, 4, |inner| prop::collection::vec(inner, 0..4).prop_map(Value::from))
+    }
+
+    proptest! {
+        /// Whether it is written plainly or not.
+        #[test]
+        fn it_finds_what_a_tree_holds(
+            before in prop::collection::vec((name(), value()), 0..6), model in "[a-zü\"/]{1,9}",
+            after in prop::collection::vec((name(), value()), 0..6), pause in prop::sample::select(vec!["", " ", "\n\t"]),
+        ) {
+            let named = [("model", Value::from(model.as_str()))];
+            let all: Vec<_> = before.into_iter().chain(named).chain(after).collect();
+            let written: Vec<_> = all.iter().map(|(name, value)| format!("{}{pause}:{value}", Value::from(*name))).collect();
+            let body = format!("{{{}}}{pause}", written.join(&format!(",{pause}")));
+            let fields = read(&body);
+            let tree: Value = serde_json::from_str(&body).unwrap();
+
+            let number = |name| tree[name].as_u64().and_then(|number| u32::try_from(number).ok());
+            let said = |name| Some(&tree[name]).filter(|value| !value.is_null()).cloned();
+            let parsed = |json: &str| serde_json::from_str::<Value>(json).unwrap();
+            prop_assert_eq!(&*fields.model.name, &*model);
+            prop_assert_eq!(parsed(&body[fields.model.at.clone()]), &*model);
+            prop_assert_eq!(fields.max_tokens, number("max_completion_tokens").or(number("max_tokens")));
+            prop_assert_eq!(fields.n, number("n"));
+            prop_assert_eq!(fields.stream, tree["stream"] == true);
+            prop_assert_eq!(fields.session.map(parsed), said("prompt_cache_key").or(said("user")));
+            prop_assert_eq!(fields.tier.map(parsed), said("service_tier"));
+            let parts = ["tools", "system", "input", "prompt", "messages"].into_iter().filter_map(said);
+            prop_assert_eq!(fields.prompt.parts().map(parsed).collect::<Vec<_>>(), parts.collect::<Vec<_>>());
+        }
     }
 }

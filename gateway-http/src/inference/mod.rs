@@ -6,6 +6,7 @@ mod features;
 mod fields;
 mod forward;
 mod hash;
+mod plain;
 mod prompt;
 mod read;
 mod reason;

@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::LazyLock;
 
 use gateway_core::PromptBlocks;
-use memchr::memmem;
+use memchr::memmem::Finder;
 
 use super::fields::Prompt;
 use super::hash::hash;
@@ -87,7 +88,8 @@ fn attachments(json: &[u8]) -> impl Iterator<Item = Range<usize>> + '_ {
     const MARK: &[u8] = b";base64,";
     // A slash may be escaped in JSON.
     let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=' | b'\\');
-    let starts = memmem::find_iter(json, MARK).map(|at| at + MARK.len());
+    static FINDER: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(MARK));
+    let starts = FINDER.find_iter(json).map(|at| at + MARK.len());
     let found = starts.map(move |start| {
         let rest = &json[start..];
         start..start + rest.iter().position(|byte| !is_base64(byte)).unwrap_or(rest.len())

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gateway_core::{Priority, PromptBlocks, Workload};
-use http::header::{HeaderMap, HeaderName};
+use http::header::{HeaderMap, HeaderValue};
 
 use super::fields::{Fields, Prompt};
 use super::hash::hash;
@@ -13,17 +13,42 @@ use crate::error::ApiError;
 use crate::route::Inference;
 
 /// Names the conversation, so that it comes back to where it was.
-const SESSION: HeaderName = HeaderName::from_static("x-session-id");
+const SESSION: &str = "x-session-id";
 /// `high`, `normal` or `low`.
-const PRIORITY: HeaderName = HeaderName::from_static("x-priority");
+const PRIORITY: &str = "x-priority";
 /// In milliseconds from the request's arrival, by when the client wants the whole answer.
-const TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout-ms");
+const TIMEOUT: &str = "x-request-timeout-ms";
+
+/// What headers say of the work. Of a header that is there several times the first counts.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Told<'h> {
+    session: Option<&'h HeaderValue>,
+    priority: Option<&'h HeaderValue>,
+    timeout: Option<&'h HeaderValue>,
+}
+
+impl<'h> Told<'h> {
+    /// In one look at those that are there: mostly it is none of these, and to look for each costs more.
+    pub(crate) fn by(headers: &'h HeaderMap) -> Self {
+        let mut told = Self::default();
+        for (name, value) in headers {
+            let place = match name.as_str() {
+                SESSION => &mut told.session,
+                PRIORITY => &mut told.priority,
+                TIMEOUT => &mut told.timeout,
+                _ => continue,
+            };
+            place.get_or_insert(value);
+        }
+        told
+    }
+}
 
 /// What is known of the work, but for the hashes of the prompt: those are made for whoever is let in.
 pub(super) fn workload(
     fields: &Fields<'_>,
     api: Inference,
-    headers: &HeaderMap,
+    told: &Told<'_>,
     identity: &Identity,
 ) -> Result<Workload, Box<ApiError>> {
     let max_tokens = match api {
@@ -36,15 +61,15 @@ pub(super) fn workload(
     Ok(Workload {
         prompt_tokens: prompt::tokens(&fields.prompt),
         max_tokens,
-        session: named_session(fields.session.map(str::as_bytes), headers, identity),
-        deadline: deadline(headers)?,
+        session: named_session(fields.session.map(str::as_bytes), told, identity),
+        deadline: deadline(told)?,
         ..Workload::default()
     })
 }
 
 /// The conversation that the header names, or else the body.
-pub(crate) fn named_session(body: Option<&[u8]>, headers: &HeaderMap, identity: &Identity) -> Option<u64> {
-    let header = headers.get(&SESSION).map(|value| value.as_bytes()).filter(|value| !value.is_empty());
+pub(crate) fn named_session(body: Option<&[u8]>, told: &Told<'_>, identity: &Identity) -> Option<u64> {
+    let header = told.session.map(HeaderValue::as_bytes).filter(|value| !value.is_empty());
     let name = header.or(body)?;
     Some(hash(scope(identity), name))
 }
@@ -69,10 +94,10 @@ pub(super) fn prefix(
 /// was granted.
 pub(crate) fn priority(
     tier: Option<&str>,
-    headers: &HeaderMap,
+    told: &Told<'_>,
     identity: &Identity,
 ) -> Result<Priority, Box<ApiError>> {
-    let asked = match headers.get(&PRIORITY) {
+    let asked = match told.priority {
         Some(value) => value.to_str().ok().and_then(|word| word.trim().parse().ok()).ok_or_else(|| {
             ApiError::bad_request(format!("The header `{PRIORITY}` must be `high`, `normal` or `low`."))
         })?,
@@ -86,8 +111,8 @@ pub(crate) fn priority(
     Ok(asked.max(identity.max_priority()))
 }
 
-pub(crate) fn deadline(headers: &HeaderMap) -> Result<Option<Duration>, Box<ApiError>> {
-    let Some(value) = headers.get(&TIMEOUT) else { return Ok(None) };
+pub(crate) fn deadline(told: &Told<'_>) -> Result<Option<Duration>, Box<ApiError>> {
+    let Some(value) = told.timeout else { return Ok(None) };
     let millis = value.to_str().ok().and_then(|value| value.trim().parse::<u32>().ok());
     match millis.filter(|millis| *millis > 0) {
         Some(millis) => Ok(Some(Duration::from_millis(millis.into()))),
