@@ -1,12 +1,15 @@
 //! What both sides say once a runner is in, whatever it looks like on the wire.
 
+use std::sync::Arc;
+
 use gateway_core::{CommandReply, RunnerStatus};
 
 /// What a runner says.
 #[derive(Debug, Clone, PartialEq)]
 pub enum FromRunner {
-    /// How it is, as often as its heartbeat goes.
-    Heartbeat(RunnerStatus),
+    /// How it is, as often as its heartbeat goes. Who knows that it is the same as the last time gives the same
+    /// [`Arc`]: then nothing is compared.
+    Heartbeat(Arc<RunnerStatus>),
     /// How it is, because something has changed or it was asked.
     Status(RunnerStatus),
     /// A command is done, or could not be done.

@@ -117,10 +117,12 @@ impl Registry for InMemoryRegistry {
                     }
                     return true;
                 };
+                runner.live().change();
                 self.fleet.store(Arc::new(fleet.replace(Some(runner), Some(Arc::new(next)))));
             }
             RunnerChange::Model(model, change) => {
                 let Some(next) = runner.with_model_change(&model, &change) else { return false };
+                runner.live().change();
                 self.fleet.store(Arc::new(fleet.replace(Some(runner), Some(Arc::new(next)))));
             }
         }

@@ -12,7 +12,7 @@ pub use memory::InMemoryRegistry;
 use crate::fleet::Fleet;
 use crate::link::RunnerLink;
 use crate::names::{ModelId, RunnerKey};
-use crate::runner::{ModelChange, RunnerSpec, RunnerStatus};
+use crate::runner::{Live, ModelChange, ResourceReport, RunnerSpec, RunnerStatus};
 
 /// Keeps the runners there are.
 ///
@@ -58,6 +58,15 @@ pub struct Membership {
     registry: Arc<dyn Registry>,
     key: RunnerKey,
     reason: LeaveReason,
+    settled: Option<Settled>,
+}
+
+/// A status that changed nothing when it was passed on.
+struct Settled {
+    status: Arc<RunnerStatus>,
+    live: Arc<Live>,
+    /// What the runner has become since is told from this.
+    changes: u64,
 }
 
 impl Membership {
@@ -69,7 +78,7 @@ impl Membership {
         link: Arc<dyn RunnerLink>,
     ) -> Self {
         let key = registry.join(spec, status, link);
-        Self { registry, key, reason: LeaveReason::Disconnected }
+        Self { registry, key, reason: LeaveReason::Disconnected, settled: None }
     }
 
     /// Id and generation.
@@ -82,9 +91,37 @@ impl Membership {
         self.registry.update(&self.key, RunnerChange::Status(status))
     }
 
+    /// The same for a status that may be the very one of the last time, as most heartbeats of an idle runner are: then
+    /// nobody is looked up and nothing compared. The registry is not told of it, unless something about the runner has
+    /// changed in between, or it has more to say than its load.
+    pub fn heartbeat(&mut self, status: &Arc<RunnerStatus>) -> bool {
+        if let Some(settled) = self.settled.as_ref().filter(|settled| settled.is(status)) {
+            settled.live.report(status.load, &status.resources);
+            return !settled.live.has_left();
+        }
+        let live = self.registry.fleet().current(&self.key).map(|runner| runner.live().clone());
+        let before = live.as_ref().map(|live| live.changes());
+        let is_in = self.status(RunnerStatus::clone(status));
+        // What changed it just now may still come to nothing, such as an order that was given in the same moment.
+        self.settled = live.filter(|live| Some(live.changes()) == before).map(|live| Settled {
+            changes: live.changes(),
+            status: status.clone(),
+            live,
+        });
+        is_in
+    }
+
     /// Sets the reason that is given when the membership ends.
     pub fn set_reason(&mut self, reason: LeaveReason) {
         self.reason = reason;
+    }
+}
+
+impl Settled {
+    fn is(&self, status: &Arc<RunnerStatus>) -> bool {
+        // What is free of a machine is known to those who wait for it, who are told by the registry.
+        let says_more = status.resources != ResourceReport::default();
+        Arc::ptr_eq(&self.status, status) && self.live.changes() == self.changes && !says_more
     }
 }
 

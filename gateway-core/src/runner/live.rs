@@ -93,6 +93,8 @@ pub(crate) struct Live {
     ledger: Arc<Ledger>,
     /// Counts requests that name no model. Never closed.
     unnamed: Latch,
+    /// How often a snapshot of it took another's place.
+    changes: AtomicU64,
     draining: AtomicBool,
     left: AtomicBool,
     /// Report time in ms since `born`, plus one; 0: never reported.
@@ -124,6 +126,7 @@ impl Live {
             ledger,
             unnamed: Latch::new(),
             meter: Meter::new(),
+            changes: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             left: AtomicBool::new(false),
             reported_at: AtomicU64::new(0),
@@ -168,9 +171,10 @@ impl Live {
 
     /// Takes in what the runner says. Whether more of its resources is free than before.
     pub(crate) fn report(&self, load: Option<ReportedLoad>, resources: &ResourceReport) -> bool {
-        let at = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
+        let now = Instant::now();
+        let at = u64::try_from((now - self.born).as_millis()).unwrap_or(u64::MAX - 1);
         self.heard_at.store(at, Ordering::Relaxed);
-        let is_more_free = self.ledger.report(resources, Instant::now());
+        let is_more_free = self.ledger.report(resources, now);
         if let Some(load) = load {
             self.report_load(load, at);
         }
@@ -269,6 +273,15 @@ impl Live {
 
     pub(crate) fn heard(&self) -> Instant {
         self.born + Duration::from_millis(self.heard_at.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// What is known of it is about to change, by a snapshot that takes its place.
+    pub(crate) fn change(&self) {
+        self.changes.fetch_add(1, Ordering::Release);
     }
 
     pub(crate) fn is_draining(&self) -> bool {

@@ -477,7 +477,7 @@ impl Runner {
         self.live.seat().number()
     }
 
-    pub(crate) fn live(&self) -> &Live {
+    pub(crate) fn live(&self) -> &Arc<Live> {
         &self.live
     }
 }

@@ -1,5 +1,6 @@
 use std::fmt;
 use std::sync::Arc;
+
 use tokio::time::Instant;
 
 use super::ledger::Moment;

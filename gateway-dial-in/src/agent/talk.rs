@@ -131,7 +131,7 @@ impl Talk<'_> {
                 }
                 _ = heartbeat.tick() => {
                     let status = self.fresh();
-                    self.uplink.say(FromRunner::Heartbeat(status))?;
+                    self.uplink.say(FromRunner::Heartbeat(Arc::new(status)))?;
                 }
                 heard = self.uplink.hear() => if let Heard::Word(word) = heard? {
                     self.hear(word)?;
@@ -173,7 +173,7 @@ impl Talk<'_> {
                 _ = heartbeat.tick() => {
                     let status = self.fresh();
                     // If it cannot be said, the connection ends, and that is heard.
-                    let _ = self.uplink.say(FromRunner::Heartbeat(status));
+                    let _ = self.uplink.say(FromRunner::Heartbeat(Arc::new(status)));
                 }
             }
         }

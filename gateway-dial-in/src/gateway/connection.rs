@@ -1,6 +1,7 @@
 //! What a transport gives of each connection.
 
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use async_trait::async_trait;
 
@@ -9,9 +10,9 @@ use crate::{FromGateway, FromRunner, Unsaid};
 /// One runner's connection after its registration, as its transport keeps it. Dropping it cuts it.
 #[async_trait]
 pub trait Connection: Send {
-    /// What the runner says next, or `None` when the connection has ended. Cancel safe. Whatever the transport
-    /// has to do for requests in this task happens while this is awaited.
-    async fn hear(&mut self) -> Option<FromRunner>;
+    /// What the runner says next, or `None` when the connection has ended. Whatever the transport has to do for
+    /// requests in this task happens here.
+    fn poll_hear(&mut self, cx: &mut Context<'_>) -> Poll<Option<FromRunner>>;
 
     /// A handle to speak with.
     fn voice(&self) -> Arc<dyn Voice>;

@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
 use super::session::{self, Arrival};
+use super::watch::Watch;
 use super::{Refusal, Settings};
 
 /// Behind every door where runners dial in. A transport's source holds one for its door and
@@ -17,6 +18,7 @@ pub struct Lobby {
     settings: Settings,
     /// Set when the source begins to run.
     registry: OnceLock<Arc<dyn Registry>>,
+    watch: Arc<Watch>,
     sessions: TaskTracker,
     stop: CancellationToken,
     /// Places for connections, registered or not.
@@ -49,6 +51,7 @@ impl Lobby {
         let settings = settings.checked();
         Self {
             registry: OnceLock::new(),
+            watch: Arc::new(Watch::new(&settings)),
             sessions: TaskTracker::new(),
             places: Arc::new(Semaphore::new(settings.max_runners)),
             newcomers: Arc::new(Semaphore::new(settings.max_unregistered)),
@@ -71,7 +74,10 @@ impl Lobby {
     pub async fn run(&self, registry: Arc<dyn Registry>, stop: CancellationToken) {
         // Once: sources are consumed by running.
         let _ = self.registry.set(registry);
-        stop.cancelled().await;
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.watch.run() => {}
+        }
         self.stop.cancel();
         self.sessions.close();
         self.sessions.wait().await;
@@ -128,7 +134,7 @@ impl Visit {
             };
             drop(newcomer);
             if let Some(arrival) = arrival {
-                session::session(&lobby.settings, &lobby.stop, registry, arrival).await;
+                session::session(&lobby.watch, &lobby.stop, lobby.settings(), registry, arrival).await;
             }
         });
     }

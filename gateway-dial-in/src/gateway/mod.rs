@@ -5,9 +5,11 @@ mod connection;
 mod link;
 mod lobby;
 mod refusal;
+mod seldom;
 mod session;
 mod settings;
 mod tokens;
+mod watch;
 
 pub use connection::{Connection, End, Voice};
 pub use lobby::{Lobby, NoRoom, Visit};

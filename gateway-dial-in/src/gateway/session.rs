@@ -1,5 +1,7 @@
 //! The life of one connection, from its registration to its end.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,10 +9,12 @@ use gateway_core::{
     CancellationToken, LeaveReason, Membership, Registry, Runner, RunnerKey, RunnerLink, RunnerSpec,
     RunnerStatus,
 };
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::timeout;
 
 use super::commands::Commands;
 use super::link::DialledIn;
+use super::seldom::Seldom;
+use super::watch::{Silence, Watch, Watched};
 use super::{Connection, End, Refusal, Settings};
 use crate::{FromGateway, FromRunner};
 
@@ -36,12 +40,14 @@ pub struct Arrival {
 
 /// Joins the registry and speaks with the runner; ends when the connection has ended, or `stop` is cancelled.
 pub(super) async fn session(
-    settings: &Settings,
+    watch: &Arc<Watch>,
     stop: &CancellationToken,
+    settings: &Settings,
     registry: Arc<dyn Registry>,
     arrival: Arrival,
 ) {
-    Session::begin(settings, registry, arrival).run(settings, stop).await;
+    let watched = watch.enter();
+    Session::begin(settings, registry, arrival).run(watched, stop).await;
 }
 
 /// A registered connection.
@@ -76,8 +82,9 @@ impl Session {
         Self { connection, commands, membership, runner, key, close }
     }
 
-    async fn run(mut self, settings: &Settings, stop: &CancellationToken) {
-        let end = self.talk(settings, stop).await;
+    async fn run(mut self, watched: Watched, stop: &CancellationToken) {
+        let end = self.talk(&watched, stop).await;
+        drop(watched);
         let Self { mut connection, commands, mut membership, runner, key, close } = self;
         tracing::info!(runner = %key, reason = ?end, "a runner's connection ends");
         membership.set_reason(match end {
@@ -99,51 +106,53 @@ impl Session {
     }
 
     /// Hears and asks until something ends it.
-    async fn talk(&mut self, settings: &Settings, stop: &CancellationToken) -> End {
-        let mut silence = Silence::new(settings);
-        // Not set anew when something is heard: most of what is heard says only that the runner lives.
-        let mut look = std::pin::pin!(sleep_until(silence.next()));
-        let runner = self.runner.clone();
+    async fn talk(&mut self, watched: &Watched, stop: &CancellationToken) -> End {
+        let (runner, close) = (self.runner.clone(), self.close.clone());
         let left = async {
             if let Some(runner) = &runner {
                 runner.left().await;
             }
         };
-        let mut left = std::pin::pin!(left);
-        let close = self.close.clone();
+        // Not looked at for every word, nor for all that the connection does for requests.
+        let mut ended = pin!(Seldom::new(async {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => End::Shutdown,
+                () = close.cancelled() => End::Closed,
+                () = left => End::Replaced,
+            }
+        }));
+        let mut silence = pin!(Seldom::new(watched.silence()));
         loop {
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return End::Shutdown,
-                () = close.cancelled() => return End::Closed,
-                () = left.as_mut() => return End::Replaced,
-                word = self.connection.hear() => match word {
+                end = ended.as_mut() => return end,
+                word = hear(&mut *self.connection) => match word {
                     Some(word) => {
-                        silence.heard = Instant::now();
+                        watched.heard();
                         self.hear(word);
                     }
                     None => return End::Disconnected,
                 },
-                () = look.as_mut() => {
-                    let now = Instant::now();
-                    if now >= silence.end() {
-                        return End::Silent;
-                    }
-                    if now >= silence.ask() {
-                        silence.asked = now;
+                // After what has come: a process that stood still finds that first.
+                silent = silence.as_mut() => match silent {
+                    Silence::Gone => return End::Silent,
+                    Silence::Ask => {
                         if self.connection.voice().say(FromGateway::Ping).is_err() {
                             return End::TooSlow;
                         }
+                        silence.set(Seldom::new(watched.silence()));
                     }
-                    look.as_mut().reset(silence.next());
-                }
+                },
             }
         }
     }
 
     fn hear(&mut self, word: FromRunner) {
         match word {
-            FromRunner::Heartbeat(status) | FromRunner::Status(status) => self.tell(status),
+            // Neither has an effect if it was replaced in this moment; then the session is about to learn it.
+            FromRunner::Heartbeat(status) => drop(self.membership.heartbeat(&status)),
+            FromRunner::Status(status) => self.tell(status),
             FromRunner::Reply { request_id, reply } => {
                 // Before its answer: who waits for it finds the fleet as it is then.
                 if let Some(status) = &reply.status {
@@ -156,38 +165,13 @@ impl Session {
     }
 
     fn tell(&mut self, status: RunnerStatus) {
-        // Has no effect if it was replaced in this moment; then the session is about to learn it.
         let _ = self.membership.status(status);
     }
 }
 
-/// How long nothing was heard of a runner, and what comes of it.
-struct Silence<'a> {
-    settings: &'a Settings,
-    heard: Instant,
-    /// When it was asked last whether it is there.
-    asked: Instant,
-}
-
-impl<'a> Silence<'a> {
-    fn new(settings: &'a Settings) -> Self {
-        let now = Instant::now();
-        Self { settings, heard: now, asked: now }
-    }
-
-    /// When it is to be asked.
-    fn ask(&self) -> Instant {
-        self.heard.max(self.asked) + self.settings.ping_interval
-    }
-
-    /// When it counts as gone.
-    fn end(&self) -> Instant {
-        self.heard + self.settings.heartbeat_timeout
-    }
-
-    fn next(&self) -> Instant {
-        self.ask().min(self.end())
-    }
+/// What the runner says next. Cancel safe.
+async fn hear(connection: &mut dyn Connection) -> Option<FromRunner> {
+    poll_fn(|cx| connection.poll_hear(cx)).await
 }
 
 /// Tells the runner's older connection, and lets the requests on it end.
@@ -211,7 +195,7 @@ async fn goodbye_to_replaced(
     tokio::select! {
         _ = timeout(REPLACED_GRACE, finished) => {}
         // Not heard any more, but taken, so that what stands behind it gets through.
-        () = async { while connection.hear().await.is_some() {} } => {}
+        () = async { while hear(connection).await.is_some() {} } => {}
         () = stop.cancelled() => {}
     }
 }

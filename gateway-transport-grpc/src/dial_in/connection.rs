@@ -1,7 +1,9 @@
 //! A registered connection.
 
-use std::future::poll_fn;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
@@ -27,17 +29,20 @@ pub(super) const UNAVAILABLE: &str = "";
 pub(super) struct GrpcConnection<B> {
     reader: Reader<GatewaySide, B>,
     mux: Arc<Mux<GatewaySide>>,
+    /// This end has said that it ends.
+    closing: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 impl<B> GrpcConnection<B> {
     pub(super) fn new(reader: Reader<GatewaySide, B>, mux: Arc<Mux<GatewaySide>>) -> Self {
-        Self { reader, mux }
+        let closing = mux.clone();
+        Self { reader, mux, closing: Box::pin(async move { closing.closing().await }) }
     }
 
     fn understand(&self, word: runner_frame::Frame) -> Option<FromRunner> {
         use runner_frame::Frame;
         Some(match word {
-            Frame::Heartbeat(status) => FromRunner::Heartbeat(status_from(status)),
+            Frame::Heartbeat(status) => FromRunner::Heartbeat(Arc::new(status_from(status))),
             Frame::Status(status) => FromRunner::Status(status_from(status)),
             Frame::CommandResult(CommandResult { request_id, error, status }) => {
                 let reply =
@@ -60,16 +65,14 @@ where
     B: Body<Data = Bytes> + Send + Unpin,
     B::Error: Into<BoxError>,
 {
-    async fn hear(&mut self) -> Option<FromRunner> {
+    fn poll_hear(&mut self, cx: &mut Context<'_>) -> Poll<Option<FromRunner>> {
         loop {
-            let event = tokio::select! {
-                biased;
-                event = poll_fn(|cx| self.reader.poll(cx)) => event,
+            let Poll::Ready(event) = self.reader.poll(cx) else {
                 // By somebody who found out what the runner has done, or by the link's own end.
-                () = self.mux.closing() => return None,
+                return self.closing.as_mut().poll(cx).map(|()| None);
             };
             match event {
-                Ok(Event::Word(word)) => return self.understand(word),
+                Ok(Event::Word(word)) => return Poll::Ready(self.understand(word)),
                 Ok(Event::Error(error)) => {
                     tracing::warn!(code = ?error.code, message = ?error.message, "a runner reports an error");
                 }
@@ -77,16 +80,16 @@ where
                 Ok(Event::Begun(..)) => {}
                 Ok(Event::End) => {
                     goodbye(&self.mux);
-                    return None;
+                    return Poll::Ready(None);
                 }
                 Err(Ended::Violation(wrong)) => {
                     tracing::warn!(%wrong, "a runner does not keep to the protocol");
                     farewell(&self.mux, Refusal::PROTOCOL_ERROR, &wrong.to_string());
-                    return None;
+                    return Poll::Ready(None);
                 }
                 Err(Ended::Broken(error)) => {
                     tracing::debug!(%error, "a runner's call broke");
-                    return None;
+                    return Poll::Ready(None);
                 }
             }
         }

@@ -7,13 +7,12 @@ use gateway_core::{CancellationToken, LinkError, RunnerLink, RunnerSpec};
 use gateway_dial_in::gateway::{Arrival, Refusal};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::Shared;
-use super::connection::{LastWords, WsConnection};
+use super::connection::{Driving, LastWords, WsConnection};
 use super::registration::{refuse, register};
 use crate::dial_back::DialBackLink;
 use crate::protocol::{GatewayMessage, Register, TUNNEL_VERSION, TunnelGrant};
@@ -93,7 +92,7 @@ fn plan(
     Ok(Plan { spec, grant: None, peer: Some(peer), dial_back: Some(link) })
 }
 
-/// Acknowledges the registration and starts the socket's task.
+/// Acknowledges the registration and takes the socket apart.
 fn welcome(socket: Socket, register: &Register, plan: Plan) -> Result<Arrival, LinkError> {
     let Plan { spec, grant, peer, dial_back } = plan;
     let (control, io, driver) = split(socket);
@@ -104,29 +103,32 @@ fn welcome(socket: Socket, register: &Register, plan: Plan) -> Result<Arrival, L
         .send(ack.to_text())
         .map_err(|error| LinkError::lost("the ack could not be sent").because(error))?;
     let close = CancellationToken::new();
-    let mut driving = JoinSet::new();
-    let way: Arc<dyn RunnerLink> = match (grant, dial_back) {
+    let (way, driving): (Arc<dyn RunnerLink>, Driving) = match (grant, dial_back) {
         (Some(grant), _) => {
             let address = peer.map(|peer| peer.to_string());
             let (link, connection) = tunnel::connect(io, grant.max_streams, address);
-            driving.spawn(driver.beside(carry(connection, close.clone(), control.sender().clone())));
-            Arc::new(link)
+            let carry = carry(connection, close.clone(), control.sender().clone());
+            (Arc::new(link), Box::pin(driver.beside(carry)))
         }
         (None, Some(link)) => {
             drop(io);
-            driving.spawn(driver);
-            Arc::new(link)
+            (Arc::new(link), Box::pin(driver))
         }
         (None, None) => return Err(LinkError::not_sent("there is no way to the runner")),
     };
     let counts_requests = register.status.active_requests().is_some_and(|active| active > 0);
-    let connection =
-        WsConnection { control, driving, counts_requests, close: close.clone(), last: LastWords::default() };
+    let connection = WsConnection {
+        control,
+        driving: Some(driving),
+        counts_requests,
+        close: close.clone(),
+        last: LastWords::default(),
+    };
     let status = register.status.to_core();
     Ok(Arrival { spec, status, way, connection: Box::new(connection), close })
 }
 
-/// Moves HTTP/2's frames, in the socket's own task, until the tunnel ends or is to end.
+/// Moves HTTP/2's frames, beside the socket's, until the tunnel ends or is to end.
 async fn carry(connection: TunnelConnection, close: CancellationToken, control: ControlSender) {
     tokio::select! {
         biased;

@@ -1,23 +1,29 @@
 //! A registered connection.
 
+use std::future::{Future, poll_fn};
 use std::hash::{BuildHasher, RandomState};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use gateway_core::{CancellationToken, ReportedLoad};
 use gateway_dial_in::gateway::{Connection, End, Voice};
 use gateway_dial_in::{FromGateway, FromRunner, Order, Unsaid};
-use tokio::task::JoinSet;
 
 use crate::protocol::{GatewayMessage, RunnerMessage, RunnerStatus};
 use crate::socket::{Control, ControlSender, SendError, SocketError};
 
+/// Moves what goes through a socket until its end.
+pub(super) type Driving = Pin<Box<dyn Future<Output = Result<(), SocketError>> + Send>>;
+
 /// A WebSocket whose runner is in.
 pub(super) struct WsConnection {
     pub(super) control: Control,
-    /// The task that owns the socket: cut when this is dropped.
-    pub(super) driving: JoinSet<Result<(), SocketError>>,
+    /// Owns the socket and moves what goes through it; `None` once the connection has ended. Here and not in a task of
+    /// its own, so that a heartbeat wakes one task and not two.
+    pub(super) driving: Option<Driving>,
     /// The runner counts its requests in its capabilities: it has said so with a figure above zero, so that
     /// from then on zero means zero.
     pub(super) counts_requests: bool,
@@ -32,7 +38,7 @@ pub(super) struct WsConnection {
 pub(super) struct LastWords {
     keys: RandomState,
     /// By a hash whose keys nobody knows, so that nobody finds other words with the same.
-    last: Option<(u64, gateway_core::RunnerStatus)>,
+    last: Option<(u64, Arc<gateway_core::RunnerStatus>)>,
 }
 
 impl LastWords {
@@ -40,12 +46,24 @@ impl LastWords {
         self.keys.hash_one(text)
     }
 
-    fn find(&self, key: u64) -> Option<&gateway_core::RunnerStatus> {
+    fn find(&self, key: u64) -> Option<&Arc<gateway_core::RunnerStatus>> {
         self.last.as_ref().filter(|(last, _)| *last == key).map(|(_, status)| status)
     }
 }
 
 impl WsConnection {
+    /// Moves what there is. Ready when the connection has ended.
+    fn drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(driving) = &mut self.driving {
+            let ended = ready!(driving.as_mut().poll(cx));
+            self.driving = None;
+            if let Err(error) = ended {
+                tracing::debug!(%error, "a runner's connection broke");
+            }
+        }
+        Poll::Ready(())
+    }
+
     fn understand(&mut self, text: &str) -> FromRunner {
         let key = self.last.key(text);
         if let Some(status) = self.last.find(key) {
@@ -53,7 +71,7 @@ impl WsConnection {
         }
         match RunnerMessage::parse(text) {
             Ok(RunnerMessage::Heartbeat(status)) => {
-                let status = self.noted(&status);
+                let status = Arc::new(self.noted(&status));
                 self.last.last = Some((key, status.clone()));
                 FromRunner::Heartbeat(status)
             }
@@ -91,13 +109,17 @@ impl WsConnection {
 
 #[async_trait]
 impl Connection for WsConnection {
-    async fn hear(&mut self) -> Option<FromRunner> {
-        let text = tokio::select! {
-            biased;
-            text = self.control.recv() => text?,
-            _ = self.driving.join_next() => return None,
-        };
-        Some(self.understand(&text))
+    fn poll_hear(&mut self, cx: &mut Context<'_>) -> Poll<Option<FromRunner>> {
+        if let Some(text) = self.control.try_recv() {
+            return Poll::Ready(Some(self.understand(&text)));
+        }
+        let _ = self.drive(cx);
+        match self.control.try_recv() {
+            Some(text) => Poll::Ready(Some(self.understand(&text))),
+            None if self.driving.is_none() => Poll::Ready(None),
+            // Nothing comes but by the driver.
+            None => Poll::Pending,
+        }
     }
 
     fn voice(&self) -> Arc<dyn Voice> {
@@ -107,7 +129,7 @@ impl Connection for WsConnection {
     async fn close(&mut self, _: End) {
         self.close.cancel();
         if self.control.sender().close().is_ok() {
-            self.driving.join_next().await;
+            poll_fn(|cx| self.drive(cx)).await;
         }
     }
 }

@@ -63,10 +63,10 @@ impl WsUplink {
     }
 
     fn on_wire(&self, word: FromRunner) -> Option<RunnerMessage> {
-        let status = |status| RunnerStatus::from_core(&status, &self.engine_type);
+        let status = |status| RunnerStatus::from_core(status, &self.engine_type);
         Some(match word {
-            FromRunner::Heartbeat(now) => RunnerMessage::Heartbeat(status(now)),
-            FromRunner::Status(now) => RunnerMessage::StatusUpdate(status(now)),
+            FromRunner::Heartbeat(now) => RunnerMessage::Heartbeat(status(&now)),
+            FromRunner::Status(now) => RunnerMessage::StatusUpdate(status(&now)),
             FromRunner::Reply { request_id, reply } => {
                 RunnerMessage::CommandResponse(CommandResponse::new(request_id, reply, &self.engine_type))
             }
