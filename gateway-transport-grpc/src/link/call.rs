@@ -9,9 +9,11 @@ use h2::RecvStream;
 use h2::client::ResponseFuture;
 use http::{HeaderMap, StatusCode, header};
 use prost::Message;
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 
 use super::connection::Place;
 use super::frames::{FrameError, Frames, PREFIX};
+use crate::contract::{Contract, StreamPredictRequest};
 use crate::status::WorkerStatus;
 
 /// What comes of a call.
@@ -146,13 +148,49 @@ impl Call {
 
 /// A message with what goes in front of it.
 pub(crate) fn framed(message: &impl Message) -> Bytes {
-    let len = message.encoded_len();
-    let mut bytes = BytesMut::with_capacity(PREFIX + len);
-    bytes.put_u8(0);
-    bytes.put_u32(u32::try_from(len).unwrap_or(u32::MAX));
+    let mut bytes = begun(message.encoded_len(), 0);
     // Fails only for want of room, and a `BytesMut` grows.
     let _ = message.encode(&mut bytes);
     bytes.freeze()
+}
+
+/// What goes in front of a message that has so many bytes here and so many elsewhere, with room for the former.
+fn begun(here: usize, elsewhere: usize) -> BytesMut {
+    let mut bytes = BytesMut::with_capacity(PREFIX + here);
+    bytes.put_u8(0);
+    bytes.put_u32(u32::try_from(here + elsewhere).unwrap_or(u32::MAX));
+    bytes
+}
+
+/// A prompt from this size on is sent as it is, behind the rest of its message; a shorter one is copied, because each
+/// frame costs more than that.
+const LONG_PROMPT: usize = 16 * 1024;
+
+/// What asks for inference, in pieces that follow one another.
+#[derive(Debug)]
+pub(crate) struct Question {
+    pub(crate) head: Bytes,
+    /// Empty if it stands in the head.
+    pub(crate) prompt: Bytes,
+}
+
+impl Question {
+    pub(crate) fn new<C: Contract>(mut request: StreamPredictRequest) -> Self {
+        /// Of the prompt, in both dialects.
+        const PROMPT: u32 = 2;
+        if request.prompt.len() < LONG_PROMPT {
+            return Self { head: framed(&C::PredictRequest::from(request)), prompt: Bytes::new() };
+        }
+        // The fields of a message may come in any order.
+        let prompt = Bytes::from(std::mem::take(&mut request.prompt));
+        let rest = C::PredictRequest::from(request);
+        let field = key_len(PROMPT) + encoded_len_varint(prompt.len() as u64);
+        let mut head = begun(rest.encoded_len() + field, prompt.len());
+        let _ = rest.encode(&mut head);
+        encode_key(PROMPT, WireType::LengthDelimited, &mut head);
+        encode_varint(prompt.len() as u64, &mut head);
+        Self { head: head.freeze(), prompt }
+    }
 }
 
 /// The worker refused the stream, or went away without having looked at it: HTTP/2 promises in both cases
@@ -170,4 +208,42 @@ fn check(head: &http::response::Parts) -> Result<(), CallError> {
             .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
     });
     if head.status == StatusCode::OK && is_grpc { Ok(()) } else { Err(CallError::NotGrpc(head.status)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::{GenerationParameters, Packaged, Plain, StreamMetadata};
+
+    fn request(prompt: usize) -> StreamPredictRequest {
+        StreamPredictRequest {
+            model_id: "m".to_owned(),
+            prompt: "p".repeat(prompt),
+            adapter: "a".to_owned(),
+            priority: -1,
+            generation: Some(GenerationParameters { max_new_tokens: 7, ..Default::default() }),
+            metadata: Some(StreamMetadata { trace_id: "t".to_owned(), ..Default::default() }),
+            worker_hint: "w".to_owned(),
+        }
+    }
+
+    fn arrives<C: Contract>(prompt: usize) {
+        let asked = request(prompt);
+        let Question { head, prompt: rest } = Question::new::<C>(asked.clone());
+        assert_eq!(rest.len(), if prompt < LONG_PROMPT { 0 } else { prompt });
+        let mut frames = Frames::new(usize::MAX);
+        frames.push([head, rest].concat().into());
+        let message = frames.next().unwrap().expect("a whole message");
+        assert!(frames.next().unwrap().is_none());
+        let read = C::PredictRequest::decode(message).unwrap();
+        assert_eq!(read.into(), asked, "{prompt}");
+    }
+
+    #[test]
+    fn a_prompt_of_any_length_arrives() {
+        for prompt in [0, 1, LONG_PROMPT - 1, LONG_PROMPT, 3 * LONG_PROMPT, 1 << 21] {
+            arrives::<Packaged>(prompt);
+            arrives::<Plain>(prompt);
+        }
+    }
 }

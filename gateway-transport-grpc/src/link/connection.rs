@@ -17,7 +17,7 @@ use http::{HeaderValue, Method, Request, Uri, Version, header, uri};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{sleep, timeout};
 
-use super::call::Call;
+use super::call::{Call, Question};
 use super::settings::Settings;
 use crate::contract::Dialect;
 
@@ -115,15 +115,16 @@ impl Wire {
     pub(super) fn predict(
         &self,
         path: &'static str,
-        message: Bytes,
+        question: Question,
         timeout: Option<HeaderValue>,
     ) -> Result<Call, LinkError> {
-        self.call(self.place(self.most_calls())?, path, message, timeout)
+        self.call(self.place(self.most_calls())?, path, question, timeout)
     }
 
     /// Asks for something else.
     pub(super) fn ask(&self, path: &'static str, message: Bytes) -> Result<Call, LinkError> {
-        self.call(self.place(self.sender.current_max_send_streams())?, path, message, None)
+        let question = Question { head: message, prompt: Bytes::new() };
+        self.call(self.place(self.sender.current_max_send_streams())?, path, question, None)
     }
 
     /// The most calls for inference at once: what was set, or the worker allows if that is less.
@@ -137,7 +138,7 @@ impl Wire {
         &self,
         place: Place,
         path: &'static str,
-        message: Bytes,
+        question: Question,
         timeout: Option<HeaderValue>,
     ) -> Result<Call, LinkError> {
         let mut sender = self.sender.clone();
@@ -145,7 +146,12 @@ impl Wire {
         let unsent = |error| LinkError::not_sent("the connection takes no new calls").because(error);
         let (response, mut stream) = sender.send_request(request, false).map_err(unsent)?;
         // It is in memory already, so queueing it costs nothing. That it cannot be queued, the answer will tell.
-        let _ = stream.send_data(message, true);
+        let Question { head, prompt } = question;
+        let is_whole = prompt.is_empty();
+        let queued = stream.send_data(head, is_whole);
+        if !is_whole && queued.is_ok() {
+            let _ = stream.send_data(prompt, true);
+        }
         Ok(Call::new(response, self.settings.message_limit, place))
     }
 

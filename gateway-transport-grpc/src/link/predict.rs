@@ -11,7 +11,7 @@ use prost::Message as _;
 use tokio::time::Instant;
 
 use super::answer::Answer;
-use super::call::framed;
+use super::call::Question;
 use super::dial::Dialler;
 use super::reader::{Fault, Reader, Step};
 use crate::contract::{Contract, Dialect, Packaged, Plain, StreamPredictRequest};
@@ -42,12 +42,12 @@ pub(super) async fn predict(dialler: &Arc<Dialler>, request: LinkRequest) -> Res
     if request.encoded_len() > settings.message_limit {
         return Ok(Refusal::too_long(settings.message_limit).into_answer());
     }
-    let (path, message) = match live.dialect {
+    let (path, question) = match live.dialect {
         Dialect::Packaged => predict_message::<Packaged>(request),
         Dialect::Plain => predict_message::<Plain>(request),
     };
     let due = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-    let call = live.wire.predict(path, message, timeout.and_then(grpc_timeout)).inspect_err(|_| {
+    let call = live.wire.predict(path, question, timeout.and_then(grpc_timeout)).inspect_err(|_| {
         if !live.wire.is_open() {
             dialler.spent(&live);
         }
@@ -63,8 +63,8 @@ pub(super) async fn predict(dialler: &Arc<Dialler>, request: LinkRequest) -> Res
     }
 }
 
-fn predict_message<C: Contract>(request: StreamPredictRequest) -> (&'static str, Bytes) {
-    (C::STREAM_PREDICT, framed(&C::PredictRequest::from(request)))
+fn predict_message<C: Contract>(request: StreamPredictRequest) -> (&'static str, Question) {
+    (C::STREAM_PREDICT, Question::new::<C>(request))
 }
 
 fn answer(content_type: &'static str, body: LinkBody) -> LinkResponse {

@@ -82,16 +82,18 @@ impl JinjaTemplate {
         self
     }
 
-    pub(super) fn render(&self, turns: &[Turn]) -> Result<String, Refusal> {
-        let message = |turn: &Turn| {
+    pub(super) fn render(&self, turns: &[Turn<'_>]) -> Result<String, Refusal> {
+        let message = |turn: &Turn<'_>| {
             let role = match turn.role {
                 Role::System => "system",
                 Role::User => "user",
                 Role::Assistant => "assistant",
             };
-            context! { role, content => turn.text.as_str() }
+            let mut content = String::new();
+            turn.content.put(&mut content)?;
+            Ok(context! { role, content })
         };
-        let messages: Vec<Value> = turns.iter().map(message).collect();
+        let messages = turns.iter().map(message).collect::<Result<Vec<Value>, Refusal>>()?;
         let context = context! {
             messages,
             bos_token => self.bos_token.as_str(),

@@ -6,9 +6,11 @@ use serde_json::value::RawValue;
 use super::Refusal;
 use super::fields::Fields;
 use super::prompt::{Role, Turn};
+use super::unescape::unescape;
 
+/// As it stands in a body.
 #[derive(Deserialize)]
-struct Message<'a> {
+pub(super) struct Message<'a> {
     role: String,
     #[serde(borrow)]
     content: Option<&'a RawValue>,
@@ -21,22 +23,23 @@ struct Message<'a> {
 }
 
 #[derive(Deserialize)]
-struct Part {
+struct Part<'a> {
     #[serde(rename = "type")]
     kind: String,
-    text: Option<String>,
+    #[serde(borrow)]
+    text: Option<&'a RawValue>,
 }
 
 /// The messages of a chat. At least one.
-pub(super) fn turns(fields: &Fields<'_>) -> Result<Vec<Turn>, Refusal> {
-    let messages: Vec<Message<'_>> = fields.get("messages")?.unwrap_or_default();
+pub(super) fn turns<'a>(fields: &mut Fields<'a>) -> Result<Vec<Turn<'a>>, Refusal> {
+    let messages = fields.take_messages()?;
     if messages.is_empty() {
         return Err(Refusal::invalid("messages", "The field `messages` is missing or empty."));
     }
     messages.iter().enumerate().map(|(at, message)| turn(at, message)).collect()
 }
 
-fn turn(at: usize, message: &Message<'_>) -> Result<Turn, Refusal> {
+fn turn<'a>(at: usize, message: &Message<'a>) -> Result<Turn<'a>, Refusal> {
     for (name, value, what) in [
         ("tool_calls", message.tool_calls, "calls of tools"),
         ("function_call", message.function_call, "calls of functions"),
@@ -61,34 +64,52 @@ fn turn(at: usize, message: &Message<'_>) -> Result<Turn, Refusal> {
             ));
         }
     };
-    let text = content(at, message.content.map_or("null", RawValue::get))?;
-    Ok(Turn { role, text })
+    Ok(Turn { role, content: Content { at, json: message.content.map_or("null", RawValue::get) } })
 }
 
-/// A string, or parts of which all are text.
-fn content(at: usize, json: &str) -> Result<String, Refusal> {
-    let param = format!("messages[{at}].content");
-    let unreadable = |error: serde_json::Error| {
-        Refusal::invalid(param.clone(), format!("A message's content cannot be read: {error}."))
-    };
-    match json.as_bytes().first() {
-        Some(b'"') => serde_json::from_str(json).map_err(unreadable),
-        Some(b'[') => {
-            let parts: Vec<Part> = serde_json::from_str(json).map_err(unreadable)?;
-            let mut all = String::new();
-            for (number, part) in parts.into_iter().enumerate() {
-                if part.kind != "text" {
-                    let what = format!("parts of type `{}`", part.kind);
-                    return Err(Refusal::unsupported(format!("{param}[{number}]"), &what));
+/// What a message says: a string, or parts of which all are text.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Content<'a> {
+    /// Which message's.
+    at: usize,
+    json: &'a str,
+}
+
+impl Content<'_> {
+    /// How long its text may be at most, in bytes.
+    pub(super) fn room(&self) -> usize {
+        self.json.len()
+    }
+
+    /// Appends its text.
+    pub(super) fn put(&self, into: &mut String) -> Result<(), Refusal> {
+        let param = || format!("messages[{}].content", self.at);
+        let unreadable = |error: serde_json::Error| {
+            Refusal::invalid(param(), format!("A message's content cannot be read: {error}."))
+        };
+        match self.json.as_bytes().first() {
+            Some(b'"') => unescape(self.json, into).map_err(unreadable),
+            Some(b'[') => {
+                let parts: Vec<Part<'_>> = serde_json::from_str(self.json).map_err(unreadable)?;
+                for (number, part) in parts.into_iter().enumerate() {
+                    if part.kind != "text" {
+                        let what = format!("parts of type `{}`", part.kind);
+                        return Err(Refusal::unsupported(format!("{}[{number}]", param()), &what));
+                    }
+                    if number > 0 {
+                        into.push('\n');
+                    }
+                    if let Some(text) = part.text {
+                        unescape(text.get(), into).map_err(unreadable)?;
+                    }
                 }
-                if number > 0 {
-                    all.push('\n');
-                }
-                all.push_str(&part.text.unwrap_or_default());
+                Ok(())
             }
-            Ok(all)
+            _ => {
+                let message = "A message's content must be a string or an array of parts.";
+                Err(Refusal::invalid(param(), message))
+            }
         }
-        _ => Err(Refusal::invalid(param, "A message's content must be a string or an array of parts.")),
     }
 }
 
@@ -98,7 +119,12 @@ pub(super) fn prompt(fields: &Fields<'_>) -> Result<String, Refusal> {
         return Err(Refusal::invalid("prompt", "The field `prompt` is missing."));
     };
     if json.starts_with('"') {
-        return fields.text("prompt");
+        let mut prompt = String::new();
+        return match unescape(json, &mut prompt) {
+            Ok(()) => Ok(prompt),
+            // Which says why.
+            Err(_) => fields.text("prompt"),
+        };
     }
     match serde_json::from_str::<Vec<String>>(json) {
         Ok(mut one) if one.len() == 1 => Ok(one.remove(0)),

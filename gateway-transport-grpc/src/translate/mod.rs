@@ -12,6 +12,7 @@ mod refusal;
 mod request;
 mod stop;
 mod told;
+mod unescape;
 mod whole;
 
 pub(crate) use events::Events;

@@ -3,6 +3,7 @@
 use super::Refusal;
 #[cfg(feature = "jinja")]
 use super::jinja::JinjaTemplate;
+use super::messages::Content;
 
 /// How the messages of a chat become the one prompt that the contract has room for. The prompt of a completion
 /// is always sent as it is.
@@ -30,27 +31,29 @@ pub(super) enum Role {
 }
 
 /// One message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Turn {
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Turn<'a> {
     pub(super) role: Role,
-    pub(super) text: String,
+    pub(super) content: Content<'a>,
 }
 
 impl PromptTemplate {
-    pub(super) fn render(&self, mut turns: Vec<Turn>) -> Result<String, Refusal> {
-        match self {
-            Self::Verbatim if matches!(&turns[..], [Turn { role: Role::User, .. }]) => {
-                Ok(turns.pop().map(|turn| turn.text).unwrap_or_default())
+    pub(super) fn render(&self, turns: &[Turn<'_>]) -> Result<String, Refusal> {
+        match (self, turns) {
+            (Self::Verbatim, [Turn { role: Role::User, content }]) => {
+                let mut prompt = String::new();
+                content.put(&mut prompt)?;
+                Ok(prompt)
             }
-            Self::Document | Self::Verbatim => Ok(lines(&turns)),
+            (Self::Document | Self::Verbatim, _) => lines(turns),
             #[cfg(feature = "jinja")]
-            Self::Jinja(template) => template.render(&turns),
+            (Self::Jinja(template), _) => template.render(turns),
         }
     }
 }
 
-fn lines(turns: &[Turn]) -> String {
-    let room = turns.iter().map(|turn| turn.text.len() + "Assistant: \n".len()).sum::<usize>();
+fn lines(turns: &[Turn<'_>]) -> Result<String, Refusal> {
+    let room = turns.iter().map(|turn| turn.content.room() + "Assistant: \n".len()).sum::<usize>();
     let mut prompt = String::with_capacity(room + "Assistant:".len());
     for turn in turns {
         prompt.push_str(match turn.role {
@@ -58,9 +61,9 @@ fn lines(turns: &[Turn]) -> String {
             Role::User => "User: ",
             Role::Assistant => "Assistant: ",
         });
-        prompt.push_str(&turn.text);
+        turn.content.put(&mut prompt)?;
         prompt.push('\n');
     }
     prompt.push_str("Assistant:");
-    prompt
+    Ok(prompt)
 }

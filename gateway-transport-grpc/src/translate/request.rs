@@ -53,14 +53,14 @@ pub(crate) fn asked(
     body: &[u8],
     defaults: &Defaults<'_>,
 ) -> Result<Asked, Refusal> {
-    let fields = Fields::parse(body)?;
+    let mut fields = Fields::parse(body)?;
     let model = fields.text("model")?;
     if model.is_empty() {
         return Err(Refusal::invalid("model", "The field `model` is missing."));
     }
     refuse_what_has_no_place(&fields)?;
     let prompt = match api {
-        Api::Chat => defaults.template.render(messages::turns(&fields)?)?,
+        Api::Chat => defaults.template.render(&messages::turns(&mut fields)?)?,
         Api::Completion => messages::prompt(&fields)?,
     };
     let streams = fields.get("stream")?.unwrap_or(false);
