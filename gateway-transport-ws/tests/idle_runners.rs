@@ -19,8 +19,8 @@ use tokio_tungstenite::tungstenite::Message;
 use tower_service::Service;
 
 /// Bytes of heap that a runner with a tunnel may hold in the gateway before its first request, which needs some 30 KiB
-/// for HTTP/2. The largest part are the 8 KiB into which the socket is read.
-const BOUND: i64 = 24 * 1024;
+/// for HTTP/2. The largest part are the 4 KiB into which the socket is read.
+const BOUND: i64 = 14 * 1024;
 
 fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
@@ -100,5 +100,5 @@ fn an_idle_runner_holds_little() {
     });
     let each = counted.bytes_current / COUNTED as i64;
     println!("{each} bytes of heap per idle runner");
-    assert!((8 * 1024..BOUND).contains(&each), "an idle runner holds {each} bytes");
+    assert!((4 * 1024..BOUND).contains(&each), "an idle runner holds {each} bytes");
 }

@@ -120,6 +120,7 @@ fn welcome(socket: Socket, register: &Register, plan: Plan) -> Result<Arrival, L
     let connection = WsConnection {
         control,
         driving: Some(driving),
+        driven: false,
         counts_requests,
         close: close.clone(),
         last: LastWords::default(),

@@ -2,6 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::hash::{BuildHasher, RandomState};
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -24,6 +25,8 @@ pub(super) struct WsConnection {
     /// Owns the socket and moves what goes through it; `None` once the connection has ended. Here and not in a task of
     /// its own, so that a heartbeat wakes one task and not two.
     pub(super) driving: Option<Driving>,
+    /// It has been driven in this turn of its task, and what came with that is not all heard yet.
+    pub(super) driven: bool,
     /// The runner counts its requests in its capabilities: it has said so with a figure above zero, so that
     /// from then on zero means zero.
     pub(super) counts_requests: bool,
@@ -110,11 +113,14 @@ impl WsConnection {
 #[async_trait]
 impl Connection for WsConnection {
     fn poll_hear(&mut self, cx: &mut Context<'_>) -> Poll<Option<FromRunner>> {
-        if let Some(text) = self.control.try_recv() {
-            return Poll::Ready(Some(self.understand(&text)));
+        let mut text = self.control.try_recv();
+        // Once for all that has come with it: what comes later wakes this task.
+        if text.is_none() && !mem::take(&mut self.driven) {
+            let _ = self.drive(cx);
+            text = self.control.try_recv();
+            self.driven = text.is_some();
         }
-        let _ = self.drive(cx);
-        match self.control.try_recv() {
+        match text {
             Some(text) => Poll::Ready(Some(self.understand(&text))),
             None if self.driving.is_none() => Poll::Ready(None),
             // Nothing comes but by the driver.

@@ -1,27 +1,32 @@
-//! The queues of control messages, between the driver and whoever speaks the protocol.
+//! The control messages, between the driver and whoever speaks the protocol.
 
-use tokio::sync::mpsc;
+use std::fmt;
+use std::future::poll_fn;
+
 use tokio_tungstenite::tungstenite::Utf8Bytes;
-use tokio_util::sync::PollSender;
 
-use super::{CONTROL_QUEUE, MESSAGE_BYTES};
+use super::MESSAGE_BYTES;
+use super::pipe::{Shared, lock};
 
 /// The control messages of one connection.
 #[derive(Debug)]
 pub struct Control {
     sender: ControlSender,
-    inbound: mpsc::Receiver<Utf8Bytes>,
 }
 
 impl Control {
+    pub(super) fn new(pipe: Shared) -> Self {
+        Self { sender: ControlSender(pipe) }
+    }
+
     /// The next text frame, or `None` when the connection has ended. Cancel safe.
     pub async fn recv(&mut self) -> Option<Utf8Bytes> {
-        self.inbound.recv().await
+        poll_fn(|cx| lock(&self.sender.0).poll_heard(cx)).await
     }
 
     /// A text frame that is here already, if there is one.
     pub fn try_recv(&mut self) -> Option<Utf8Bytes> {
-        self.inbound.try_recv().ok()
+        lock(&self.sender.0).heard()
     }
 
     /// A handle to send with.
@@ -30,9 +35,15 @@ impl Control {
     }
 }
 
+impl Drop for Control {
+    fn drop(&mut self) {
+        lock(&self.sender.0).deafen();
+    }
+}
+
 /// Sends control messages. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct ControlSender(mpsc::Sender<Outbound>);
+#[derive(Clone)]
+pub struct ControlSender(Shared);
 
 #[derive(Debug)]
 pub(super) enum Outbound {
@@ -43,7 +54,8 @@ pub(super) enum Outbound {
 /// Why a control message could not be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
-    /// The peer has not taken the last [`CONTROL_QUEUE`] messages: it is too slow, close the connection.
+    /// The peer has not taken the last [`CONTROL_QUEUE`](super::CONTROL_QUEUE) messages: it is too slow, close the
+    /// connection.
     #[error("the peer does not take its control messages")]
     TooSlow,
     /// The connection has ended.
@@ -61,33 +73,18 @@ impl ControlSender {
         if text.len() > MESSAGE_BYTES {
             return Err(SendError::TooLong(text.len()));
         }
-        self.queue(Outbound::Text(text.into()))
+        lock(&self.0).say(Outbound::Text(text.into()))
     }
 
     /// Ends the connection after the messages that are queued: sends a close frame and waits a moment for
     /// the peer's.
     pub fn close(&self) -> Result<(), SendError> {
-        self.queue(Outbound::Close)
-    }
-
-    fn queue(&self, item: Outbound) -> Result<(), SendError> {
-        self.0.try_send(item).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => SendError::TooSlow,
-            mpsc::error::TrySendError::Closed(_) => SendError::Ended,
-        })
+        lock(&self.0).say(Outbound::Close)
     }
 }
 
-/// The driver's ends.
-#[derive(Debug)]
-pub(super) struct Ends {
-    pub(super) outbound: mpsc::Receiver<Outbound>,
-    pub(super) inbound: PollSender<Utf8Bytes>,
-}
-
-pub(super) fn pair() -> (Control, Ends) {
-    let (outbound_in, outbound) = mpsc::channel(CONTROL_QUEUE);
-    let (inbound_in, inbound) = mpsc::channel(CONTROL_QUEUE);
-    let control = Control { sender: ControlSender(outbound_in), inbound };
-    (control, Ends { outbound, inbound: PollSender::new(inbound_in) })
+impl fmt::Debug for ControlSender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ControlSender").finish_non_exhaustive()
+    }
 }

@@ -9,10 +9,10 @@ use futures_util::{Sink, Stream};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
+use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::complaint;
-use super::control::{Ends, Outbound};
+use super::control::Outbound;
 use super::pipe::{Shared, lock};
 
 /// How long a peer has for its own close frame after ours.
@@ -31,9 +31,6 @@ pub struct SocketError(#[source] Box<Error>);
 #[must_use = "nothing moves unless the driver is polled"]
 pub struct Driver<S> {
     socket: WebSocketStream<S>,
-    control: Ends,
-    /// A text frame for which the queue has no room yet.
-    held: Option<Utf8Bytes>,
     pipe: Shared,
     unflushed: bool,
     closing: Option<Pin<Box<Sleep>>>,
@@ -42,8 +39,8 @@ pub struct Driver<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
-    pub(super) fn new(socket: WebSocketStream<S>, control: Ends, pipe: Shared) -> Self {
-        Self { socket, control, held: None, pipe, unflushed: false, closing: None, close_pending: false }
+    pub(super) fn new(socket: WebSocketStream<S>, pipe: Shared) -> Self {
+        Self { socket, pipe, unflushed: false, closing: None, close_pending: false }
     }
 
     /// Drives the socket and, in the same task, `user`: the future that reads and writes the
@@ -56,15 +53,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Reads until there is nothing more, there is no room, or others should have their turn.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SocketError>> {
         for _ in 0..READ_BUDGET {
-            if self.held.is_some() {
-                // The receiver is gone: nobody wants control messages any more, and that is an end too.
-                if ready!(self.control.inbound.poll_reserve(cx)).is_err() {
-                    return Poll::Ready(Ok(()));
-                }
-                if let Some(text) = self.held.take() {
-                    let _ = self.control.inbound.send_item(text);
-                }
-            }
             {
                 let mut pipe = lock(&self.pipe);
                 if !pipe.has_room() {
@@ -73,7 +61,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 }
             }
             match ready!(Pin::new(&mut self.socket).poll_next(cx)) {
-                Some(Ok(Message::Text(text))) => self.held = Some(text),
+                Some(Ok(Message::Text(text))) => {
+                    // Nobody wants control messages any more, and that is an end too.
+                    if !lock(&self.pipe).hear(text) {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
                 Some(Ok(Message::Binary(bytes))) => lock(&self.pipe).push(bytes),
                 Some(Ok(Message::Close(_))) => {
                     // Answered below us; after it nothing may be sent. The stream ends next.
@@ -102,16 +95,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             if Pin::new(&mut self.socket).poll_ready(cx).map_err(failed)?.is_pending() {
                 return Poll::Pending;
             }
-            let message = match self.control.outbound.poll_recv(cx) {
-                Poll::Ready(Some(Outbound::Text(text))) => Message::Text(text),
-                Poll::Ready(Some(Outbound::Close)) => {
+            let mut pipe = lock(&self.pipe);
+            let message = match pipe.next_said() {
+                Some(Outbound::Text(text)) => Message::Text(text),
+                Some(Outbound::Close) => {
+                    drop(pipe);
                     self.send_rest()?;
                     self.start_close();
                     continue;
                 }
-                // Without a sender there is nothing more to say but data.
-                Poll::Ready(None) | Poll::Pending => {
-                    let mut pipe = lock(&self.pipe);
+                None => {
                     let Some(chunk) = pipe.take() else {
                         pipe.wake_driver_with(cx.waker());
                         break;
@@ -119,6 +112,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     Message::Binary(chunk)
                 }
             };
+            drop(pipe);
             self.unflushed = true;
             Pin::new(&mut self.socket).start_send(message).map_err(failed)?;
         }
@@ -171,7 +165,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Passes on the end of the connection.
     fn finish(&mut self, result: Result<(), SocketError>) -> Poll<Result<(), SocketError>> {
         lock(&self.pipe).end();
-        self.control.inbound.close();
         Poll::Ready(result)
     }
 }

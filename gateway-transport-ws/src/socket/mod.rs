@@ -56,8 +56,8 @@ pub const INBOUND_BYTES: usize = 256 * 1024;
 /// two, and a control message waits for no more than this.
 pub const FRAME_BYTES: usize = 16 * 1024;
 
-/// Most bytes that a gateway reads of a connection at once: some thirty chunks of text with what stands around them.
-const ACCEPTOR_READ_BYTES: usize = 8 * 1024;
+/// Most bytes that a gateway reads of a connection at once: some fifteen chunks of text with what stands around them.
+const ACCEPTOR_READ_BYTES: usize = 4 * 1024;
 
 /// The settings for both ends: every buffer has a bound.
 ///
@@ -96,7 +96,6 @@ pub fn split<S>(socket: WebSocketStream<S>) -> (Control, TunnelIo, Driver<S>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let (control, control_ends) = control::pair();
     let pipe = Arc::new(Mutex::new(pipe::Pipe::default()));
-    (control, TunnelIo::new(pipe.clone()), Driver::new(socket, control_ends, pipe))
+    (Control::new(pipe.clone()), TunnelIo::new(pipe.clone()), Driver::new(socket, pipe))
 }

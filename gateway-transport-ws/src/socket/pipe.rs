@@ -1,23 +1,33 @@
-//! The byte stream between the driver and HTTP/2: two bounded buffers and who waits for them.
+//! Between the driver and its users: bounded queues and buffers in either direction, of control messages for who speaks
+//! the protocol and of bytes for HTTP/2, and who waits for them.
 //!
 //! The lock is never contended when both sides run in one task, and held only to move bytes.
 
 use std::collections::VecDeque;
-use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::{fmt, io};
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use super::{FRAME_BYTES, INBOUND_BYTES, OUTBOUND_BYTES};
+use super::control::{Outbound, SendError};
+use super::{CONTROL_QUEUE, FRAME_BYTES, INBOUND_BYTES, OUTBOUND_BYTES};
 
 /// Most frames that wait for the reader, so that tiny ones do not add up beside their bytes.
 const INBOUND_FRAMES: usize = 4096;
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Pipe {
+    /// Control messages that have come.
+    heard: VecDeque<Utf8Bytes>,
+    /// Control messages to be sent.
+    said: VecDeque<Outbound>,
+    /// Nobody listens to control messages any more.
+    deaf: bool,
+    listener: Option<Waker>,
     /// What has come, frame by frame: a frame's bytes are copied once, to the reader.
     inbound: VecDeque<Bytes>,
     inbound_bytes: usize,
@@ -45,7 +55,26 @@ pub(super) fn lock(pipe: &Shared) -> MutexGuard<'_, Pipe> {
 impl Pipe {
     /// Whether more may be read from the socket.
     pub(super) fn has_room(&self) -> bool {
-        self.inbound_bytes < INBOUND_BYTES && self.inbound.len() < INBOUND_FRAMES
+        self.inbound_bytes < INBOUND_BYTES
+            && self.inbound.len() < INBOUND_FRAMES
+            && self.heard.len() < CONTROL_QUEUE
+    }
+
+    /// Hands on a control message. `false` if nobody listens any more.
+    pub(super) fn hear(&mut self, text: Utf8Bytes) -> bool {
+        if self.deaf {
+            return false;
+        }
+        self.heard.push_back(text);
+        if let Some(listener) = self.listener.take() {
+            listener.wake();
+        }
+        true
+    }
+
+    /// The next control message to send. If there is none, the driver is woken when there is.
+    pub(super) fn next_said(&mut self) -> Option<Outbound> {
+        self.said.pop_front()
     }
 
     pub(super) fn push(&mut self, frame: Bytes) {
@@ -80,7 +109,9 @@ impl Pipe {
 
     pub(super) fn end(&mut self) {
         self.ended = true;
-        self.reader.take().into_iter().chain(self.writer.take()).for_each(Waker::wake);
+        self.said = VecDeque::new();
+        let waiting = [self.reader.take(), self.writer.take(), self.listener.take()];
+        waiting.into_iter().flatten().for_each(Waker::wake);
     }
 
     /// Wakes who can go on. One whose waker is `own` is not woken but reported: the caller polls it.
@@ -100,6 +131,13 @@ impl Pipe {
         again
     }
 
+    /// Also when the driver is polling its user: it may not look again by itself.
+    fn wake_waiting_driver(&mut self) {
+        if let Some(driver) = self.driver.take() {
+            driver.wake();
+        }
+    }
+
     fn wake_driver(&mut self, own: &Waker) {
         let looks_again = self.polling && self.driver.as_ref().is_some_and(|driver| driver.will_wake(own));
         if !looks_again && let Some(driver) = self.driver.take() {
@@ -108,9 +146,53 @@ impl Pipe {
     }
 }
 
+/// The side of who speaks the protocol.
+impl Pipe {
+    /// A control message that has come.
+    pub(super) fn heard(&mut self) -> Option<Utf8Bytes> {
+        let was_full = !self.has_room();
+        let text = self.heard.pop_front()?;
+        if was_full && self.has_room() {
+            self.wake_waiting_driver();
+        }
+        Some(text)
+    }
+
+    /// The next control message, or `None` when no more will come.
+    pub(super) fn poll_heard(&mut self, cx: &mut Context<'_>) -> Poll<Option<Utf8Bytes>> {
+        match self.heard() {
+            Some(text) => Poll::Ready(Some(text)),
+            None if self.ended => Poll::Ready(None),
+            None => {
+                self.listener = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Queues what is to be sent.
+    pub(super) fn say(&mut self, item: Outbound) -> Result<(), SendError> {
+        if self.ended {
+            return Err(SendError::Ended);
+        }
+        if self.said.len() >= CONTROL_QUEUE {
+            return Err(SendError::TooSlow);
+        }
+        self.said.push_back(item);
+        self.wake_waiting_driver();
+        Ok(())
+    }
+
+    /// Nobody listens any more.
+    pub(super) fn deafen(&mut self) {
+        self.deaf = true;
+        self.heard = VecDeque::new();
+        self.wake_waiting_driver();
+    }
+}
+
 /// The byte stream that the binary frames of a WebSocket carry. Where one frame ends and the next begins
 /// means nothing.
-#[derive(Debug)]
 pub struct TunnelIo {
     pipe: Shared,
 }
@@ -121,6 +203,12 @@ impl TunnelIo {
     }
 }
 
+impl fmt::Debug for TunnelIo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TunnelIo").finish_non_exhaustive()
+    }
+}
+
 impl Drop for TunnelIo {
     fn drop(&mut self) {
         let mut pipe = lock(&self.pipe);
@@ -128,9 +216,7 @@ impl Drop for TunnelIo {
         pipe.inbound = VecDeque::new();
         pipe.inbound_bytes = 0;
         // What is written still goes out: an HTTP/2 connection says goodbye last.
-        if let Some(driver) = pipe.driver.take() {
-            driver.wake();
-        }
+        pipe.wake_waiting_driver();
     }
 }
 
@@ -161,10 +247,7 @@ impl AsyncRead for TunnelIo {
             }
         }
         if was_full && pipe.has_room() {
-            // Also when the driver is polling us: it does not read again by itself.
-            if let Some(driver) = pipe.driver.take() {
-                driver.wake();
-            }
+            pipe.wake_waiting_driver();
         }
         Poll::Ready(Ok(()))
     }
