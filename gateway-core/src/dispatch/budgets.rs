@@ -23,7 +23,9 @@ impl Budgets {
 
     /// A request has come.
     pub(super) fn deposit(&self, now: Instant) {
-        self.retries.iter().chain(&self.hedges).for_each(|budget| budget.deposit(now));
+        for budget in [&self.retries, &self.hedges].into_iter().flatten() {
+            budget.deposit(now);
+        }
     }
 
     pub(super) fn pay_for_retry(&self, now: Instant) -> bool {
