@@ -66,6 +66,43 @@ async fn a_request_that_meets_the_close_goes_out_again_whole() {
 }
 
 #[tokio::test]
+async fn with_every_header_that_it_had() {
+    let (seen, mut heads) = tokio::sync::mpsc::unbounded_channel();
+    let server = Server::start(move |number, mut peer| {
+        let seen = seen.clone();
+        async move {
+            let mut first = number == 0;
+            while let Some(request) = peer.request().await {
+                if !first {
+                    seen.send(request.head).unwrap();
+                }
+                if number == 0 && !first {
+                    return;
+                }
+                first = false;
+                peer.write(answer(200, "ok")).await;
+            }
+        }
+    })
+    .await;
+    let link = HttpLink::builder(&server.url)
+        .header(http::header::AUTHORIZATION, http::HeaderValue::from_static("Bearer own"))
+        .build()
+        .unwrap();
+    whole(link.send(get("/")).await).await.unwrap();
+    let mut request = post("/v1/x", "body");
+    for (name, value) in [("x-many", "one"), ("x-other", "1"), ("x-many", "two"), ("accept", "*/*")] {
+        request.headers_mut().append(name, http::HeaderValue::from_static(value));
+    }
+    whole(link.send(request).await).await.unwrap();
+    let (lost, again) = (heads.recv().await.unwrap(), heads.recv().await.unwrap());
+    for line in ["x-many: one", "x-many: two", "x-other: 1", "accept: */*", "authorization: Bearer own"] {
+        assert!(lost.contains(line), "{line} is missing in {lost}");
+    }
+    assert_eq!(again, lost);
+}
+
+#[tokio::test]
 async fn so_does_a_stream_from_its_beginning() {
     let server = closing_over_the_second().await;
     let link = HttpLink::new(&server.url).unwrap();

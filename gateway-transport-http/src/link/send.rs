@@ -53,19 +53,17 @@ impl<H: Head> Future for OverIdle<'_, H> {
         let this = self.project();
         if let Some((connection, _)) = this.over {
             let done = ready!(connection.poll_head(cx, this.head));
-            let Some((connection, spare)) = this.over.take() else { return Poll::Pending };
-            match done {
-                Ok(answer) => return Poll::Ready(Ok((answer, connection))),
-                Err(failure) => {
+            match (done, this.over.take()) {
+                (Ok(answer), Some((connection, _))) => return Poll::Ready(Ok((answer, connection))),
+                (Err(failure), Some((connection, spare))) => {
                     drop(connection);
                     *this.again = Some(Box::pin(this.link.again(failure, spare, *this.once, *this.since)));
                 }
+                (_, None) => {}
             }
         }
-        match this.again {
-            Some(again) => again.as_mut().poll(cx),
-            None => Poll::Pending,
-        }
+        // Without it it is done, and nobody asks again.
+        this.again.as_mut().map_or(Poll::Pending, |again| again.as_mut().poll(cx))
     }
 }
 
