@@ -95,6 +95,10 @@ async fn runners_are_read_from_the_fleet_and_go_with_it() {
     gateway.dispatcher().registry().leave(&key, LeaveReason::Disconnected);
     has_not(&gateway, "odd");
     has(&gateway, r#"gateway_outcomes_total{outcome="cancelled"} 1"#);
+    join(&gateway, r#"odd "id""#, &["m"], &Mock::ok());
+    has(&gateway, r#"gateway_runner_in_flight{runner="odd \"id\""} 0"#);
+    // Each registration counts for itself.
+    has_not(&gateway, r#"gateway_runner_outcomes_total{"#);
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, TryLockError};
 use std::time::Duration;
 
@@ -54,6 +54,8 @@ pub(crate) struct Conduct {
     born: Instant,
     breaker: Breaker,
     hold: Hold,
+    /// How often tries ended in each way, in the order of [`Outcome::ALL`].
+    outcomes: [AtomicU64; Outcome::ALL.len()],
     /// Successes and faults together, and the faults among them.
     window: Window,
     /// Something may be the matter: look closer.
@@ -72,6 +74,7 @@ impl Conduct {
             sign: Mutex::new(sign),
             breaker: Breaker::new(seed),
             hold: Hold::default(),
+            outcomes: [const { AtomicU64::new(0) }; Outcome::ALL.len()],
             warmup: Warmup::default(),
             ejection: Ejection::default(),
             window: Window::new(),
@@ -163,6 +166,9 @@ impl Conduct {
         policy: &HealthPolicy,
     ) -> Option<Change> {
         let at = self.at(now);
+        if let Some(place) = Outcome::ALL.iter().position(|known| *known == outcome) {
+            self.outcomes[place].fetch_add(1, Ordering::Relaxed);
+        }
         let turn = match outcome {
             Outcome::Success => {
                 self.window.add(at, ms(policy.window), 1, 0);
@@ -183,6 +189,14 @@ impl Conduct {
         }
         let change = self.turned(turn, at);
         change.or_else(|| self.hold_back(outcome, retry_after, at, policy))
+    }
+
+    /// How often tries ended in each way.
+    pub(crate) fn outcomes(&self) -> impl Iterator<Item = (Outcome, u64)> + '_ {
+        Outcome::ALL
+            .into_iter()
+            .zip(&self.outcomes)
+            .map(|(known, count)| (known, count.load(Ordering::Relaxed)))
     }
 
     /// For people to read.

@@ -311,3 +311,13 @@ proptest! {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn each_way_of_ending_is_counted() {
+    let scene = Scene::new(HealthPolicy::off());
+    for (times, outcome) in Outcome::ALL.into_iter().enumerate() {
+        (0..times).for_each(|_| assert_eq!(scene.request(outcome), None));
+    }
+    let counted: Vec<_> = scene.conduct.outcomes().collect();
+    assert_eq!(counted, Outcome::ALL.into_iter().zip(0..).collect::<Vec<_>>());
+}

@@ -3,6 +3,11 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
+use super::Runner;
+use crate::dispatch::Outcome;
+
 /// How fast a runner has proved to be. What was never measured is `None`.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Measured {
@@ -190,6 +195,47 @@ impl Mean {
     fn get(&self) -> Option<f32> {
         let bits = self.0.load(Ordering::Relaxed);
         (bits != 0).then(|| f32::from_bits(bits))
+    }
+}
+
+impl Runner {
+    /// How fast it has proved to be.
+    pub fn measured(&self) -> Measured {
+        self.live.meter().read(self.peak_first_byte_s(Instant::now()))
+    }
+
+    /// The peak of its time to first byte, in seconds, as [`Measured::peak_first_byte`]; one read.
+    pub fn peak_first_byte_s(&self, now: Instant) -> Option<f32> {
+        self.hot.spot.peak_s(now)
+    }
+
+    /// Its time between two chunks of an answer, in seconds, as [`Measured::chunk_interval`]; one read.
+    pub fn chunk_interval_s(&self) -> Option<f32> {
+        self.live.meter().chunk_s()
+    }
+
+    pub(crate) fn measure(&self, sample: Sample, now: Instant) {
+        // Those beside it when it ends stand for those that were beside it while it ran.
+        self.live.meter().add(sample, || self.load_at(now).slowdown(1));
+        self.hot.spot.add_peak(sample.first_byte, now);
+    }
+
+    /// Another runner's answer began first, when this one's had not after such a time.
+    pub(crate) fn overtaken(&self, after: Duration) {
+        let now = Instant::now();
+        self.live.meter().add_at_least(after);
+        if self.peak_first_byte_s(now).is_none_or(|peak| peak < after.as_secs_f32()) {
+            self.hot.spot.add_peak(after, now);
+        }
+    }
+
+    pub(crate) fn speed(&self, now: Instant) -> Speed {
+        self.live.meter().speed(self.hot.spot.measured_ago_s(now))
+    }
+
+    /// How tries on this registration ended, and how many so. Those that are under way are not among them.
+    pub fn outcomes(&self) -> impl Iterator<Item = (Outcome, u64)> + '_ {
+        self.live.conduct().outcomes()
     }
 }
 

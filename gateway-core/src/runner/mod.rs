@@ -29,7 +29,6 @@ mod sync {
 
 use std::fmt;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -270,40 +269,6 @@ impl Runner {
     /// Whether this registration has left the registry.
     pub fn has_left(&self) -> bool {
         self.live.has_left()
-    }
-
-    /// How fast it has proved to be.
-    pub fn measured(&self) -> Measured {
-        self.live.meter().read(self.peak_first_byte_s(Instant::now()))
-    }
-
-    /// The peak of its time to first byte, in seconds, as [`Measured::peak_first_byte`]; one read.
-    pub fn peak_first_byte_s(&self, now: Instant) -> Option<f32> {
-        self.hot.spot.peak_s(now)
-    }
-
-    /// Its time between two chunks of an answer, in seconds, as [`Measured::chunk_interval`]; one read.
-    pub fn chunk_interval_s(&self) -> Option<f32> {
-        self.live.meter().chunk_s()
-    }
-
-    pub(crate) fn measure(&self, sample: Sample, now: Instant) {
-        // Those beside it when it ends stand for those that were beside it while it ran.
-        self.live.meter().add(sample, || self.load_at(now).slowdown(1));
-        self.hot.spot.add_peak(sample.first_byte, now);
-    }
-
-    /// Another runner's answer began first, when this one's had not after such a time.
-    pub(crate) fn overtaken(&self, after: Duration) {
-        let now = Instant::now();
-        self.live.meter().add_at_least(after);
-        if self.peak_first_byte_s(now).is_none_or(|peak| peak < after.as_secs_f32()) {
-            self.hot.spot.add_peak(after, now);
-        }
-    }
-
-    pub(crate) fn speed(&self, now: Instant) -> Speed {
-        self.live.meter().speed(self.hot.spot.measured_ago_s(now))
     }
 
     /// What is free of its machine for certain: as it last reported, less what is promised to requests of ours

@@ -1,50 +1,22 @@
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arc_swap::ArcSwap;
-use gateway_core::{Attempt, Fleet, Outcome, RunnerId};
+use gateway_core::{Attempt, Fleet, Outcome};
 use prometheus_client::encoding::DescriptorEncoder;
 
 use super::encode::counters;
 
-/// The most runners whose outcomes are counted one by one between two scrapes; those that have left are
-/// forgotten at each scrape.
-const MAX_RUNNERS: usize = 16_384;
-
-type Counts = [AtomicU64; Outcome::ALL.len()];
-
-/// How tries ended: in all, which is never forgotten, and by runner, as long as the runner is there.
+/// How tries ended: in all, which is never forgotten, and by runner, which each registration counts itself and takes along
+/// when it leaves.
 #[derive(Default)]
 pub(super) struct OutcomeMetrics {
-    all: Counts,
-    by_runner: ArcSwap<HashMap<RunnerId, Arc<Counts>>>,
+    all: [AtomicU64; Outcome::ALL.len()],
 }
 
 impl OutcomeMetrics {
     pub(super) fn count(&self, attempt: &Attempt<'_>) {
-        let Some(at) = Outcome::ALL.iter().position(|outcome| *outcome == attempt.outcome) else { return };
-        self.all[at].fetch_add(1, Ordering::Relaxed);
-        let id = attempt.runner.id();
-        let by_runner = self.by_runner.load();
-        if let Some(counts) = by_runner.get(id) {
-            counts[at].fetch_add(1, Ordering::Relaxed);
-            return;
-        }
-        if attempt.runner.has_left() || by_runner.len() >= MAX_RUNNERS {
-            return;
-        }
-        let new = Arc::new(Counts::default());
-        self.by_runner.rcu(|old| {
-            let mut next = HashMap::clone(old);
-            if next.len() < MAX_RUNNERS {
-                next.entry(id.clone()).or_insert_with(|| new.clone());
-            }
-            next
-        });
-        if let Some(counts) = self.by_runner.load().get(id) {
-            counts[at].fetch_add(1, Ordering::Relaxed);
+        if let Some(at) = Outcome::ALL.iter().position(|outcome| *outcome == attempt.outcome) {
+            self.all[at].fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -55,19 +27,10 @@ impl OutcomeMetrics {
         counters(encoder, "gateway_outcomes", "Tries on runners, by how they ended", samples)?;
 
         let Some(fleet) = fleet else { return Ok(()) };
-        let here = |id: &RunnerId| fleet.runner(id.as_str()).is_some();
-        if self.by_runner.load().keys().any(|id| !here(id)) {
-            self.by_runner.rcu(|old| {
-                let stay = old.iter().filter(|(id, _)| here(id));
-                stay.map(|(id, counts)| (id.clone(), counts.clone())).collect::<HashMap<_, _>>()
-            });
-        }
-        let by_runner = self.by_runner.load_full();
-        let samples = by_runner.iter().flat_map(|(id, counts)| {
-            let used = Outcome::ALL.iter().zip(counts.iter());
-            used.filter_map(move |(outcome, count)| {
-                let count = count.load(Ordering::Relaxed);
-                (count > 0).then(|| ([("runner", id.as_str()), ("outcome", outcome.as_str())], count))
+        let samples = fleet.runners().iter().flat_map(|runner| {
+            let used = runner.outcomes().filter(|(_, count)| *count > 0);
+            used.map(|(outcome, count)| {
+                ([("runner", runner.id().as_str()), ("outcome", outcome.as_str())], count)
             })
         });
         let help = "Tries on the runners that are there, by how they ended";
