@@ -17,6 +17,8 @@ pin_project! {
         future: F,
         bell: Arc<Bell>,
         waker: Waker,
+        // Whom the bell wakes.
+        task: Option<Waker>,
     }
 }
 
@@ -40,7 +42,7 @@ impl<F> Seldom<F> {
     pub(super) fn new(future: F) -> Self {
         // The first look is always taken.
         let bell = Arc::new(Bell { rung: AtomicBool::new(true), task: AtomicWaker::new() });
-        Self { future, waker: bell.clone().into(), bell }
+        Self { future, waker: bell.clone().into(), bell, task: None }
     }
 }
 
@@ -49,8 +51,13 @@ impl<F: Future> Future for Seldom<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        // Before the look: who rings after it wakes the task.
+        let is_known = this.task.as_ref().is_some_and(|task| task.will_wake(cx.waker()));
+        if is_known && !this.bell.rung.load(Ordering::Acquire) {
+            return Poll::Pending;
+        }
+        // Before the look, and anew after each ring: who rings after it wakes the task.
         this.bell.task.register(cx.waker());
+        *this.task = Some(cx.waker().clone());
         if !this.bell.rung.swap(false, Ordering::AcqRel) {
             return Poll::Pending;
         }

@@ -2,7 +2,6 @@
 
 use std::future::{Future, poll_fn};
 use std::hash::{BuildHasher, RandomState};
-use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -113,13 +112,12 @@ impl WsConnection {
 #[async_trait]
 impl Connection for WsConnection {
     fn poll_hear(&mut self, cx: &mut Context<'_>) -> Poll<Option<FromRunner>> {
-        let mut text = self.control.try_recv();
         // Once for all that has come with it: what comes later wakes this task.
-        if text.is_none() && !mem::take(&mut self.driven) {
+        if !self.driven {
             let _ = self.drive(cx);
-            text = self.control.try_recv();
-            self.driven = text.is_some();
         }
+        let text = self.control.try_recv();
+        self.driven = text.is_some();
         match text {
             Some(text) => Poll::Ready(Some(self.understand(&text))),
             None if self.driving.is_none() => Poll::Ready(None),
