@@ -166,7 +166,7 @@ fn thousandths(value: f64) -> Option<(u64, u64)> {
         return None;
     }
     let scaled = (value * 1000.0).round();
-    (scaled / 1000.0 == value).then(|| (scaled as u64 / 1000, scaled as u64 % 1000))
+    (scaled / 1000.0 == value).then_some((scaled as u64 / 1000, scaled as u64 % 1000))
 }
 
 #[cfg(test)]
