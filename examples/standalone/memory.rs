@@ -1,7 +1,8 @@
 //! Whose memory it is. The allocator of glibc keeps what many streams took, once a few that are still open stand in
 //! between; jemalloc gives back every page that is free.
 //!
-//! How it does so is in `.cargo/config.toml`, and can be changed for one run with `_RJEM_MALLOC_CONF`:
+//! How it does so is in `.cargo/config.toml`, which cargo reads when it is called within this repository (else jemalloc goes by
+//! its own settings), and can be changed for one run with `_RJEM_MALLOC_CONF`:
 //!
 //! - `dirty_decay_ms`, `background_thread`: pages that have become free are given back after a second, also while nothing
 //!   happens. With the 10 s that are jemalloc's own setting, 1,000 streams that began together stood at 51 KiB each after
